@@ -1,0 +1,100 @@
+//! Where a kernel looks: input size, kernel, stride, padding, and the output size that follows.
+
+use crate::{Invalid, ensure};
+
+/// Largest extent of one dimension, and of kernel, stride and padding.
+const MAX_EXTENT: usize = 1 << 16;
+/// Most elements of one activation, so that every index and byte count fits 32 bits.
+const MAX_ELEMENTS: usize = 1 << 28;
+
+/// The geometry of a convolution or pooling over an image of `height` x `width` x `channels`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    pub(crate) height: usize,
+    pub(crate) width: usize,
+    pub(crate) channels: usize,
+    pub(crate) kernel: [usize; 2],
+    pub(crate) stride: [usize; 2],
+    pub(crate) top: usize,
+    pub(crate) left: usize,
+    pub(crate) out_height: usize,
+    pub(crate) out_width: usize,
+}
+
+impl Window {
+    /// `input` is height, width, channels; `kernel` and `stride` are vertical, horizontal; `padding` is top, left,
+    /// bottom, right and smaller than the kernel.
+    ///
+    /// # Errors
+    /// A dimension of zero or beyond 65,536, a kernel larger than the padded input, more than 2^28 elements.
+    pub fn new(
+        input: [usize; 3],
+        kernel: [usize; 2],
+        stride: [usize; 2],
+        padding: [usize; 4],
+    ) -> Result<Window, Invalid> {
+        let extent = |v: &usize| (1..=MAX_EXTENT).contains(v);
+        ensure(
+            input.iter().chain(&kernel).chain(&stride).all(extent),
+            "a dimension is 0 or larger than 65,536",
+        )?;
+        let [height, width, channels] = input;
+        let [top, left, bottom, right] = padding;
+        ensure(
+            top.max(bottom) < kernel[0] && left.max(right) < kernel[1],
+            "the padding is not smaller than the kernel",
+        )?;
+        let output = |size: usize, padding: usize, kernel: usize, stride: usize| {
+            (size + padding).checked_sub(kernel).map(|free| free / stride + 1)
+        };
+        let too_small = Invalid("the kernel is larger than the padded input");
+        let out_height = output(height, top + bottom, kernel[0], stride[0]).ok_or(too_small)?;
+        let out_width = output(width, left + right, kernel[1], stride[1]).ok_or(too_small)?;
+        elements(&[height + top + bottom, width + left + right, channels])?;
+        elements(&[kernel[0], kernel[1], channels])?;
+        Ok(Window { height, width, channels, kernel, stride, top, left, out_height, out_width })
+    }
+
+    /// Height and width of the output.
+    pub fn output(&self) -> [usize; 2] {
+        [self.out_height, self.out_width]
+    }
+
+    /// Elements of the input.
+    pub fn input_len(&self) -> usize {
+        self.height * self.width * self.channels
+    }
+
+    /// Output positions, all channels of which are computed from one placement of the kernel.
+    pub fn positions(&self) -> usize {
+        self.out_height * self.out_width
+    }
+
+    /// Size of the input that the kernel can reach, padding included: height, width.
+    pub(crate) fn padded(&self) -> [usize; 2] {
+        let reach = |out: usize, stride: usize, kernel: usize, size: usize, before: usize| {
+            ((out - 1) * stride + kernel).max(size + before)
+        };
+        [
+            reach(self.out_height, self.stride[0], self.kernel[0], self.height, self.top),
+            reach(self.out_width, self.stride[1], self.kernel[1], self.width, self.left),
+        ]
+    }
+
+    /// Whether output position i reads exactly the channels of input position i.
+    pub(crate) fn is_pointwise(&self) -> bool {
+        self.kernel == [1, 1] && self.stride == [1, 1]
+    }
+}
+
+/// The product of `dimensions`.
+///
+/// # Errors
+/// More than 2^28.
+pub(crate) fn elements(dimensions: &[usize]) -> Result<usize, Invalid> {
+    dimensions
+        .iter()
+        .try_fold(1usize, |product, &d| product.checked_mul(d))
+        .filter(|&product| product <= MAX_ELEMENTS)
+        .ok_or(Invalid("an activation or a weight tensor has more than 2^28 elements"))
+}
