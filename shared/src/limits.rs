@@ -1,0 +1,64 @@
+//! Every limit on what is read, with its unit and its reason. What exceeds one is refused before it costs memory.
+
+/// Bytes of an image file: 64 MiB. A 100-megapixel camera JPEG has about 50 MB.
+pub const MAX_IMAGE_FILE_BYTES: usize = 64 << 20;
+
+/// Pixels of an image, width times height: 64 million, 192 MB as RGB8. Phones reach 50 million by default; a board with
+/// 512 MB holds one such image. Read from the file's header before anything is decoded.
+pub const MAX_IMAGE_PIXELS: u64 = 64_000_000;
+
+/// Pixels of a progressive JPEG: 24 million. Its decoder keeps all coefficients, up to 6 bytes a pixel, beside the 3
+/// bytes a pixel of the result.
+pub const MAX_PROGRESSIVE_PIXELS: u64 = 24_000_000;
+
+/// Pixels along one side of an image: 65,535, the most that a JPEG header can say.
+pub const MAX_IMAGE_SIDE: u32 = 65_535;
+
+/// Scans of a progressive JPEG: 100. Encoders write about 10; each scan walks over the whole image, so that a small
+/// file with thousands would run for minutes.
+pub const MAX_JPEG_SCANS: usize = 100;
+
+/// Bytes that the PNG decoder may hold beside the pixels (palette, colour profile, text): 16 MiB. Compressed text
+/// expands a thousandfold.
+pub const MAX_PNG_EXTRA_BYTES: u64 = 16 << 20;
+
+/// Pixels along one side of the model's input: 1,024. The largest backbones of the kind take 600.
+pub const MAX_INPUT_SIDE: u16 = 1_024;
+
+/// Pixels along one side of the model's input, at least: 8. Backbones halve the image five times; below this nothing
+/// is left to see.
+pub const MIN_INPUT_SIDE: u16 = 8;
+
+/// Smallest `crop_pct`: a tenth of the side, a hundredth of the area. Below, it is a mistake (a percentage and a
+/// fraction mixed up).
+pub const MIN_CROP_PCT: f32 = 0.1;
+
+/// Labels of a model, at least: 2. With one there is nothing to tell apart.
+pub const MIN_LABELS: usize = 2;
+
+/// Labels of a model, at most: 32,768, above the 21,841 of the whole ImageNet.
+pub const MAX_LABELS: usize = 32_768;
+
+/// Bytes of one label in UTF-8: 256. A folder name, which is where labels come from, has at most 255.
+pub const MAX_LABEL_BYTES: usize = 256;
+
+/// Probes in a card: 16. Each costs one inference at every start of a board.
+pub const MAX_PROBES: usize = 16;
+
+/// Bytes of a card's provenance: 64 KiB, for settings and versions, a page of text.
+pub const MAX_PROVENANCE_BYTES: usize = 64 << 10;
+
+/// Bytes of any other section of a card, known or not: 64 KiB.
+pub const MAX_SECTION_BYTES: usize = 64 << 10;
+
+/// Bytes of a card: 16 MiB. All labels at their longest take 8 MiB, all probes of as many labels 2 MiB.
+pub const MAX_CARD_BYTES: usize = 16 << 20;
+
+/// Bytes of a name in a card (backbone, recipe, calibration method, version, key or value of a setting): 1,024.
+pub const MAX_NAME_BYTES: usize = 1_024;
+
+/// Bits of a quantized weight: from 2 to 8 in an int8 file. 7 serves processors without an 8-bit dot product.
+pub const WEIGHT_BITS: std::ops::RangeInclusive<u8> = 2..=8;
+
+/// Bytes of a model file: 512 MiB. A large float backbone has 120 MB, an int8 one a quarter of it.
+pub const MAX_MODEL_FILE_BYTES: u64 = 512 << 20;

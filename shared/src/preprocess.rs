@@ -1,0 +1,225 @@
+//! The preprocessing spec and its one implementation: image file -> RGB8 -> resize -> crop or pad -> the model's input.
+
+use serde::{Deserialize, Serialize};
+
+use crate::decode::decode;
+use crate::error::{Error, Result};
+use crate::limits::{MAX_IMAGE_PIXELS, MAX_INPUT_SIDE, MIN_CROP_PCT, MIN_INPUT_SIDE};
+use crate::resize::{Window, resize};
+
+/// How an image file becomes the model's input. Training, evaluation and the board all use [`Preprocess::apply`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Preprocess {
+    /// Width of the model's input in pixels.
+    pub width: u16,
+    /// Height of the model's input in pixels.
+    pub height: u16,
+    /// What happens where the image has another shape than the input.
+    pub fit: Fit,
+    /// The resampling filter.
+    pub filter: Filter,
+}
+
+/// What happens where the image has another shape than the model's input.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum Fit {
+    /// The image is scaled until it covers the input enlarged by 1 / `crop_pct`, then the middle is cut out.
+    Crop {
+        /// Share of the scaled image's shorter side that is kept, above 0 and at most 1; counted in millionths.
+        crop_pct: f32,
+    },
+    /// The image is scaled until it fits into the input, then centred; the rest has one colour.
+    Pad {
+        /// Red, green, blue of the rest.
+        colour: [u8; 3],
+    },
+    /// The image is scaled to the input, whatever that does to its shape.
+    Squash,
+}
+
+/// The resampling filter, antialiased when it shrinks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Filter {
+    /// The triangle of radius 1.
+    Bilinear,
+    /// Keys' cubic of radius 2 with a = -0.5.
+    Bicubic,
+}
+
+/// An image in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pixels {
+    /// Width in pixels.
+    pub width: usize,
+    /// Height in pixels.
+    pub height: usize,
+    /// Red, green, blue of each pixel, row by row from the top left: `height * width * 3` bytes (HWC).
+    pub data: Vec<u8>,
+}
+
+impl Pixels {
+    /// Checks that there is at least one pixel, no more than [`MAX_IMAGE_PIXELS`], and 3 bytes for each.
+    ///
+    /// # Errors
+    /// When the image is empty, too large, or its data does not match its size.
+    pub fn validate(&self) -> Result<()> {
+        let pixels = (self.width as u64).checked_mul(self.height as u64);
+        let Some(pixels) = pixels.filter(|pixels| (1..=MAX_IMAGE_PIXELS).contains(pixels)) else {
+            return Err(Error::new(format!(
+                "an image of {} x {} pixels; from 1 to {MAX_IMAGE_PIXELS} pixels are possible",
+                self.width, self.height
+            )));
+        };
+        if self.data.len() as u64 != pixels * 3 {
+            return Err(Error::new(format!(
+                "{} bytes for {} x {} pixels, but RGB8 takes {}",
+                self.data.len(),
+                self.width,
+                self.height,
+                pixels * 3
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl Preprocess {
+    /// Checks that the numbers make sense: what a decoded card holds has passed this.
+    ///
+    /// # Errors
+    /// When a side is outside [`MIN_INPUT_SIDE`]..=[`MAX_INPUT_SIDE`] or `crop_pct` outside [`MIN_CROP_PCT`]..=1.
+    pub fn validate(&self) -> Result<()> {
+        for (name, side) in [("width", self.width), ("height", self.height)] {
+            if !(MIN_INPUT_SIDE..=MAX_INPUT_SIDE).contains(&side) {
+                return Err(Error::new(format!(
+                    "input {name} of {side} pixels; from {MIN_INPUT_SIDE} to {MAX_INPUT_SIDE} are possible"
+                )));
+            }
+        }
+        match self.fit {
+            // A NaN is in no range.
+            Fit::Crop { crop_pct } if !(MIN_CROP_PCT..=1.0).contains(&crop_pct) => Err(Error::new(
+                format!("crop_pct {crop_pct}; from {MIN_CROP_PCT} to 1 is possible"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The model's input, `[height, width, 3]`, from the bytes of an image file: [`decode`], then
+    /// [`Preprocess::apply_pixels`].
+    ///
+    /// The same bits on every CPU.
+    ///
+    /// # Errors
+    /// When the file can't be decoded, or the spec is invalid.
+    pub fn apply(&self, image_file: &[u8]) -> Result<Pixels> {
+        self.validate()?;
+        self.apply_pixels(&decode(image_file)?)
+    }
+
+    /// The model's input, `[height, width, 3]`, from an image in memory.
+    ///
+    /// # Errors
+    /// When the image or the spec is invalid.
+    pub fn apply_pixels(&self, image: &Pixels) -> Result<Pixels> {
+        self.validate()?;
+        image.validate()?;
+        let (width, height) = (usize::from(self.width), usize::from(self.height));
+        match self.fit {
+            Fit::Crop { crop_pct } => {
+                let (scaled_width, scaled_height) =
+                    cover(image, width, height, millionths(crop_pct));
+                let window = Window {
+                    left: half_to_even(scaled_width - width),
+                    top: half_to_even(scaled_height - height),
+                    width,
+                    height,
+                };
+                resize(image, scaled_width, scaled_height, self.filter, window)
+            }
+            Fit::Pad { colour } => {
+                let (scaled_width, scaled_height) = contain(image, width, height);
+                let window = Window::whole(scaled_width, scaled_height);
+                let scaled = resize(image, scaled_width, scaled_height, self.filter, window)?;
+                let left = half_to_even(width - scaled_width);
+                let top = half_to_even(height - scaled_height);
+                Ok(pad(&scaled, width, height, left, top, colour))
+            }
+            Fit::Squash => resize(
+                image,
+                width,
+                height,
+                self.filter,
+                Window::whole(width, height),
+            ),
+        }
+    }
+}
+
+/// `crop_pct` in millionths, so that 224 / 0.8 is 280 although 0.8 is no binary fraction.
+fn millionths(crop_pct: f32) -> usize {
+    (f64::from(crop_pct) * 1e6 + 0.5) as usize
+}
+
+/// The size to scale to so that the input enlarged by 1 / crop_pct is covered, as timm and torchvision have it for a
+/// square input: the shorter side becomes floor(size / crop_pct), the longer floor(that * long / short).
+fn cover(image: &Pixels, width: usize, height: usize, crop_millionths: usize) -> (usize, usize) {
+    let width = width * 1_000_000 / crop_millionths;
+    let height = height * 1_000_000 / crop_millionths;
+    if wider(image, width, height) {
+        (height * image.width / image.height, height)
+    } else {
+        (width, width * image.height / image.width)
+    }
+}
+
+/// The size to scale to so that the image fits into the input, as Pillow's `ImageOps.contain` has it.
+fn contain(image: &Pixels, width: usize, height: usize) -> (usize, usize) {
+    if wider(image, width, height) {
+        let scaled = divide_to_even(width * image.height, image.width);
+        (width, scaled.max(1))
+    } else {
+        let scaled = divide_to_even(height * image.width, image.height);
+        (scaled.max(1), height)
+    }
+}
+
+/// Whether the image is at least as wide for its height as the given box.
+fn wider(image: &Pixels, width: usize, height: usize) -> bool {
+    image.width as u64 * height as u64 >= image.height as u64 * width as u64
+}
+
+/// numerator / denominator to the nearest integer, halves to the even one, as Python's `round`.
+fn divide_to_even(numerator: usize, denominator: usize) -> usize {
+    let (quotient, rest) = (numerator / denominator, numerator % denominator);
+    match (rest * 2).cmp(&denominator) {
+        std::cmp::Ordering::Less => quotient,
+        std::cmp::Ordering::Equal => quotient + quotient % 2,
+        std::cmp::Ordering::Greater => quotient + 1,
+    }
+}
+
+/// Where the middle begins: half of what is left over.
+fn half_to_even(excess: usize) -> usize {
+    divide_to_even(excess, 2)
+}
+
+fn pad(
+    image: &Pixels,
+    width: usize,
+    height: usize,
+    left: usize,
+    top: usize,
+    colour: [u8; 3],
+) -> Pixels {
+    let mut data = colour.repeat(width * height);
+    let rows = data.chunks_exact_mut(width * 3).skip(top);
+    for (row, source) in rows.zip(image.data.chunks_exact(image.width * 3)) {
+        row[left * 3..][..source.len()].copy_from_slice(source);
+    }
+    Pixels {
+        width,
+        height,
+        data,
+    }
+}

@@ -1,0 +1,189 @@
+//! Antialiased separable resize of RGB8 in fixed point, to the bit as Pillow's `Image.resize`.
+//!
+//! Pillow, `src/libImaging/Resample.c`, the 8-bit path: for each output column (row) the weights of the input columns
+//! (rows) beneath the filter, widened by the scale when shrinking, are computed in f64 and rounded to 22 bits after the
+//! point; the horizontal pass comes first, and its result is rounded to u8 before the vertical one. Of f64 only
+//! + - * / are used, so that the weights are the same on every CPU.
+
+use crate::error::{Error, Result};
+use crate::preprocess::{Filter, Pixels};
+
+/// The part of the resized image that is wanted, in its pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// First column.
+    pub left: usize,
+    /// First row.
+    pub top: usize,
+    /// Columns.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+}
+
+impl Window {
+    /// The whole of a resized image.
+    #[must_use]
+    pub fn whole(width: usize, height: usize) -> Self {
+        Self {
+            left: 0,
+            top: 0,
+            width,
+            height,
+        }
+    }
+}
+
+/// Bits after the point of a weight. An accumulator holds 8 bits of pixel and 2 of overshoot above them.
+const PRECISION_BITS: u32 = 32 - 8 - 2;
+
+/// The part `window` of `image` resized to `width` x `height`. What lies outside the window is never computed, and the
+/// result is the same as cutting it out of the whole.
+///
+/// # Errors
+/// When the image is invalid, a size is 0, or the window reaches outside.
+pub fn resize(
+    image: &Pixels,
+    width: usize,
+    height: usize,
+    filter: Filter,
+    window: Window,
+) -> Result<Pixels> {
+    image.validate()?;
+    let inside = |start: usize, length: usize, whole: usize| {
+        length > 0 && start.checked_add(length).is_some_and(|end| end <= whole)
+    };
+    if !inside(window.left, window.width, width) || !inside(window.top, window.height, height) {
+        return Err(Error::new(format!(
+            "the window {window:?} is not inside {width} x {height} pixels"
+        )));
+    }
+    let columns = taps(image.width, width, window.left, window.width, filter);
+    let rows = taps(image.height, height, window.top, window.height, filter);
+
+    let first_row = rows.first().map_or(0, |tap| tap.start);
+    let last_row = rows.last().map_or(0, |tap| tap.start + tap.weights.len());
+    let stride = window.width * 3;
+    let mut narrow = vec![0; (last_row - first_row) * stride];
+    let source = image.data.chunks_exact(image.width * 3).skip(first_row);
+    for (output, row) in narrow.chunks_exact_mut(stride).zip(source) {
+        horizontal(row, &columns, output);
+    }
+    let mut data = vec![0; window.height * stride];
+    let mut sums = vec![0; stride];
+    for (output, tap) in data.chunks_exact_mut(stride).zip(&rows) {
+        let start = (tap.start - first_row) * stride;
+        vertical(&narrow[start..], &tap.weights, &mut sums, output);
+    }
+    Ok(Pixels {
+        width: window.width,
+        height: window.height,
+        data,
+    })
+}
+
+/// One output column or row: the weights of the inputs from `start` on.
+struct Tap {
+    start: usize,
+    weights: Vec<i32>,
+}
+
+/// The taps of outputs `first..first + count` when `input` pixels become `output`.
+fn taps(input: usize, output: usize, first: usize, count: usize, filter: Filter) -> Vec<Tap> {
+    let scale = input as f64 / output as f64;
+    let filter_scale = if scale < 1.0 { 1.0 } else { scale };
+    let support = filter.radius() * filter_scale;
+    let to_filter = 1.0 / filter_scale;
+    let mut weights: Vec<f64> = Vec::new();
+    (first..first + count)
+        .map(|index| {
+            let center = (index as f64 + 0.5) * scale;
+            // Conversion to an integer saturates below at 0, as Pillow's clamp does.
+            let start = (center - support + 0.5) as usize;
+            let end = ((center + support + 0.5) as usize).min(input);
+            weights.clear();
+            weights.extend(
+                (start..end)
+                    .map(|position| filter.weight((position as f64 - center + 0.5) * to_filter)),
+            );
+            let sum = weights.iter().fold(0.0, |sum, weight| sum + weight);
+            let fixed = |weight: &f64| {
+                let weight = if sum == 0.0 { *weight } else { weight / sum };
+                let scaled = weight * f64::from(1 << PRECISION_BITS);
+                (if scaled < 0.0 {
+                    scaled - 0.5
+                } else {
+                    scaled + 0.5
+                }) as i32
+            };
+            Tap {
+                start,
+                weights: weights.iter().map(fixed).collect(),
+            }
+        })
+        .collect()
+}
+
+impl Filter {
+    /// Where the filter ends, in output pixels when shrinking and input pixels when enlarging.
+    fn radius(self) -> f64 {
+        match self {
+            Self::Bilinear => 1.0,
+            Self::Bicubic => 2.0,
+        }
+    }
+
+    /// The filter at `x`, each operation in Pillow's order. Cubic: Keys, "Cubic convolution interpolation for digital
+    /// image processing", IEEE ASSP 29 (1981), equation 15.
+    fn weight(self, x: f64) -> f64 {
+        let x = if x < 0.0 { -x } else { x };
+        match self {
+            Self::Bilinear if x < 1.0 => 1.0 - x,
+            Self::Bicubic if x < 1.0 => ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0,
+            Self::Bicubic if x < 2.0 => (((x - 5.0) * x + 8.0) * x - 4.0) * A,
+            _ => 0.0,
+        }
+    }
+}
+
+/// The free parameter of the cubic filter.
+const A: f64 = -0.5;
+
+/// Rounds an accumulator to u8.
+#[inline(always)]
+fn to_u8(sum: i32) -> u8 {
+    (sum >> PRECISION_BITS).clamp(0, 255) as u8
+}
+
+/// Half of the last bit, so that the shift rounds.
+const HALF: i32 = 1 << (PRECISION_BITS - 1);
+
+// Sums can't overflow: the weights of a tap add up to 2^22 within rounding, negative ones to at most an eighth of it,
+// times 255 is below 2^31. Wrapping operations keep the overflow checks out of the inner loops.
+
+fn horizontal(row: &[u8], columns: &[Tap], output: &mut [u8]) {
+    for (pixel, tap) in output.chunks_exact_mut(3).zip(columns) {
+        let mut sums = [HALF; 3];
+        let source = row[tap.start * 3..].chunks_exact(3);
+        for (rgb, &weight) in source.zip(&tap.weights) {
+            for (sum, &value) in sums.iter_mut().zip(rgb) {
+                *sum = sum.wrapping_add(i32::from(value).wrapping_mul(weight));
+            }
+        }
+        for (value, sum) in pixel.iter_mut().zip(sums) {
+            *value = to_u8(sum);
+        }
+    }
+}
+
+fn vertical(rows: &[u8], weights: &[i32], sums: &mut [i32], output: &mut [u8]) {
+    sums.fill(HALF);
+    for (row, &weight) in rows.chunks_exact(output.len()).zip(weights) {
+        for (sum, &value) in sums.iter_mut().zip(row) {
+            *sum = sum.wrapping_add(i32::from(value).wrapping_mul(weight));
+        }
+    }
+    for (value, &sum) in output.iter_mut().zip(sums.iter()) {
+        *value = to_u8(sum);
+    }
+}
