@@ -11,6 +11,10 @@ pub const MAX_IMAGE_PIXELS: u64 = 64_000_000;
 /// bytes a pixel of the result.
 pub const MAX_PROGRESSIVE_PIXELS: u64 = 24_000_000;
 
+/// Bytes of an image as its decoder gives it: 256 MiB, for the largest image with 4 channels of 8 bits. One with 16 bits
+/// may have half the pixels.
+pub const MAX_DECODED_BYTES: usize = 256 << 20;
+
 /// Pixels along one side of an image: 65,535, the most that a JPEG header can say.
 pub const MAX_IMAGE_SIDE: u32 = 65_535;
 
