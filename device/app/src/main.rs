@@ -1,2 +1,83 @@
-//! stub
-fn main() {}
+//! `graft-device`: labels pictures on the board. Parses the arguments and runs the one command they name.
+//!
+//! Exit codes: 0 all done, 1 some inputs failed (each is named on standard error), 2 could not run.
+
+mod bench;
+mod cli;
+mod eval;
+mod info;
+mod label;
+mod preprocess;
+mod verify;
+
+use std::error::Error as _;
+use std::io::{self, ErrorKind, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use graft_shared::error::{Error, Result};
+
+use crate::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Label(arguments) => label::run(&arguments),
+        Command::Eval(arguments) => eval::run(&arguments),
+        Command::Preprocess(arguments) => preprocess::run(&arguments),
+        Command::Info(arguments) => info::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
+    };
+    match done {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::SomeFailed) => ExitCode::from(1),
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// How a command that could run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Done,
+    /// Some inputs failed, each reported when it did.
+    SomeFailed,
+}
+
+impl Outcome {
+    fn of(failures: usize) -> Self {
+        if failures == 0 {
+            Self::Done
+        } else {
+            Self::SomeFailed
+        }
+    }
+}
+
+/// Says on standard error what went wrong.
+fn report(error: &Error) {
+    say(&error.report());
+}
+
+/// Writes a line to standard error; when that is closed there is nobody to tell.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// Writes text to standard output.
+fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| Error::new("can't write to standard output").source(error))
+}
+
+/// Whether the reader of standard output has gone, as `head` does: it has what it wanted.
+fn is_broken_pipe(error: &Error) -> bool {
+    std::iter::successors(error.source(), |cause| cause.source())
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,174 @@
+//! The command line: what can be typed.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// The formats that this build reads, beside the version.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (reads JPEG and PNG)");
+
+/// Labels pictures on the board with a model that `graft train` made.
+#[derive(Debug, Parser)]
+#[command(name = "graft-device", version = VERSION, max_term_width = 100, after_help = "\
+Examples:
+  graft-device label flowers.onnx photo.jpg
+  graft-device eval flowers.onnx photos/
+  graft-device info flowers.onnx
+
+Exit codes: 0 all done, 1 some inputs failed, 2 could not run.")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Label pictures
+    Label(LabelArguments),
+    /// Measure accuracy on pictures whose labels are known
+    Eval(EvalArguments),
+    /// Write what the model sees of each picture
+    Preprocess(PreprocessArguments),
+    /// Show what the model is and how it runs here
+    Info(ModelArguments),
+    /// Measure latency and memory
+    Bench(BenchArguments),
+    /// Check the model file and that it computes what it should here
+    Verify(ModelArguments),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  graft-device label flowers.onnx photo.jpg
+  graft-device label flowers.onnx photos/ --json --top 3
+  camera-still | graft-device label flowers.onnx -
+  find / -name '*.jpg' | graft-device label flowers.onnx --paths-from -")]
+pub(crate) struct LabelArguments {
+    /// The model file
+    pub(crate) model: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) pictures: PictureArguments,
+
+    /// Labels to print for each picture
+    #[arg(long, value_name = "K", default_value = "5")]
+    pub(crate) top: NonZeroUsize,
+
+    /// Score from 0 to 1 below which the label is unknown [default: the model's]
+    #[arg(long, value_name = "SCORE", value_parser = fraction)]
+    pub(crate) threshold: Option<f32>,
+
+    /// Pictures in work at once [default: one for each core]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Where pictures come from.
+#[derive(Debug, Args)]
+pub(crate) struct PictureArguments {
+    /// Image files, folders, or `-` for the bytes of one image on standard input
+    #[arg(value_name = "PATH", required_unless_present = "paths_from")]
+    pub(crate) paths: Vec<PathBuf>,
+
+    /// Read paths from a file, one a line; `-` reads standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) paths_from: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  graft-device eval flowers.onnx photos/          a folder for each label
+  graft-device eval flowers.onnx split.tsv        its test rows
+  graft-device eval flowers.onnx photos/ --json --predictions predictions.tsv")]
+pub(crate) struct EvalArguments {
+    /// The model file
+    pub(crate) model: PathBuf,
+
+    /// A folder of label folders, or a TSV with the columns `path`, `label` and, if wanted, `split`
+    #[arg(value_name = "DIR|LIST.tsv")]
+    pub(crate) source: PathBuf,
+
+    /// The rows of a TSV with a `split` column to take
+    #[arg(long, value_name = "NAME", default_value = "test")]
+    pub(crate) split: String,
+
+    /// Write each picture's label, prediction and score to this TSV
+    #[arg(long, value_name = "FILE")]
+    pub(crate) predictions: Option<PathBuf>,
+
+    /// Pictures in work at once [default: one for each core]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  graft-device preprocess flowers.onnx photo.jpg --output seen/    writes seen/photo.jpg.png")]
+pub(crate) struct PreprocessArguments {
+    /// The model file
+    pub(crate) model: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) pictures: PictureArguments,
+
+    /// The folder to write PNG files to, each named after its picture
+    #[arg(long, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ModelArguments {
+    /// The model file
+    pub(crate) model: PathBuf,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  graft-device bench flowers.onnx --threads 4")]
+pub(crate) struct BenchArguments {
+    /// The model file
+    pub(crate) model: PathBuf,
+
+    /// Inferences running side by side
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub(crate) threads: NonZeroUsize,
+
+    /// Inferences to time
+    #[arg(long, value_name = "N", default_value = "50")]
+    pub(crate) runs: NonZeroUsize,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn fraction(text: &str) -> Result<f32, String> {
+    match text.parse() {
+        Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
+        _ => Err("not a number from 0 to 1".into()),
+    }
+}
+
+/// The number that was typed, else one for each core.
+pub(crate) fn threads(typed: Option<NonZeroUsize>) -> usize {
+    typed
+        .or_else(|| std::thread::available_parallelism().ok())
+        .map_or(1, NonZeroUsize::get)
+}

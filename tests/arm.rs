@@ -1,0 +1,84 @@
+//! `graft-device` for 64-bit ARM, under an emulator: the same pixels and scores as on x86-64, to the bit.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::support::{Dir, TestCommand, cross_built, data, graft_device, qemu_aarch64, skip, trained};
+
+/// A hundred real photos where there are any, else those that the tests made.
+fn pictures() -> Vec<PathBuf> {
+    let folder = data().map_or_else(|| trained().photos.clone(), |data| data.join("photos/clothing10/test"));
+    let mut pictures: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .flat_map(|label| std::fs::read_dir(label.unwrap().path()).unwrap())
+        .map(|picture| picture.unwrap().path())
+        .collect();
+    pictures.sort();
+    // Of every label some.
+    let step = (pictures.len() / 100).max(1);
+    pictures.into_iter().step_by(step).take(100).collect()
+}
+
+/// The answers of `label --json` without the time.
+fn answers(command: TestCommand, pictures: &[PathBuf]) -> Vec<Value> {
+    let printed = command
+        .args(["label".as_ref(), trained().model.as_os_str()])
+        .args(pictures)
+        .args(["--json", "--top", "4"])
+        .stdout();
+    printed
+        .lines()
+        .map(|line| {
+            let mut answer: Value = serde_json::from_str(line).unwrap();
+            answer.as_object_mut().unwrap().remove("milliseconds").expect("milliseconds");
+            answer
+        })
+        .collect()
+}
+
+/// The files that `preprocess` writes, by name.
+fn pixels(dir: &Dir, command: TestCommand, pictures: &[PathBuf], output: &str) -> BTreeMap<PathBuf, Vec<u8>> {
+    let printed = command
+        .args(["preprocess".as_ref(), trained().model.as_os_str()])
+        .args(pictures)
+        .args(["--output", output])
+        .stdout();
+    printed
+        .lines()
+        .map(|line| {
+            let file = dir.path(line);
+            let name = PathBuf::from(file.file_name().unwrap());
+            (name, std::fs::read(file).unwrap())
+        })
+        .collect()
+}
+
+#[test]
+fn arm_and_x86_see_and_say_the_same() {
+    let (program, emulator) = match (cross_built(), qemu_aarch64()) {
+        (Ok(program), Ok(emulator)) => (program, emulator),
+        (Err(reason), _) | (_, Err(reason)) => return skip(&reason),
+    };
+    let dir = Dir::new();
+    // Two board generations: with the dot product instructions and without.
+    let arm = |cpu: &str| {
+        dir.command(emulator)
+            .args([OsStr::new("-cpu"), cpu.as_ref(), program.as_os_str()])
+    };
+    let pictures = pictures();
+    let x86_answers = answers(graft_device(&dir), &pictures);
+    assert_eq!(x86_answers.len(), pictures.len());
+    assert_eq!(answers(arm("cortex-a76"), &pictures), x86_answers);
+    let few = &pictures[..10];
+    assert_eq!(answers(arm("cortex-a53"), few), x86_answers[..10]);
+
+    let x86_pixels = pixels(&dir, graft_device(&dir), &pictures, "x86");
+    let arm_pixels = pixels(&dir, arm("cortex-a76"), &pictures, "arm");
+    assert_eq!(x86_pixels.len(), pictures.len());
+    assert!(x86_pixels == arm_pixels, "the pixels differ");
+
+    arm("cortex-a53").arg("verify").arg(&trained().model).stdout();
+}

@@ -1,0 +1,16 @@
+//! The whole chain, as a user runs it: the two programs, on pictures that the tests make and on real photos where
+//! `../shared/data` holds them.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+mod arm;
+mod device;
+mod layering;
+mod messages;
+mod onnx;
+mod support;
+mod train;

@@ -1,0 +1,39 @@
+//! Real photos, which only some machines have, and how a test says that it can't run.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// The folder with `photos/` and `weights/`: `GRAFT_DATA`, else `../shared/data` from the project's root. Where there
+/// is none, says so and gives `None`.
+pub(crate) fn data() -> Option<PathBuf> {
+    let folder = std::env::var_os("GRAFT_DATA").map_or_else(
+        || project().parent().unwrap().join("shared/data"),
+        PathBuf::from,
+    );
+    if folder.join("photos").is_dir() {
+        return Some(folder);
+    }
+    skip(&format!(
+        "no real photos in `{}`; GRAFT_DATA can name another folder",
+        folder.display()
+    ));
+    None
+}
+
+/// The project's root.
+pub(crate) fn project() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+/// Says on the terminal, past the test harness, why the running test does nothing. With `CI=true`, where everything
+/// that tests need is there, it fails instead.
+#[track_caller]
+pub(crate) fn skip(reason: &str) {
+    let test = std::thread::current();
+    let test = test.name().unwrap_or("test");
+    let everything_is_there = project().parent().unwrap().join("shared").is_dir();
+    if std::env::var("CI").is_ok_and(|ci| ci == "true") && everything_is_there {
+        panic!("{test} may not be skipped in CI: {reason}");
+    }
+    let _ = writeln!(io::stderr(), "skipped {test}: {reason}");
+}

@@ -1,0 +1,15 @@
+//! What the tests stand on.
+
+mod command;
+mod data;
+mod programs;
+mod python;
+mod qemu;
+mod trained;
+
+pub(crate) use command::{Dir, Finished, TestCommand};
+pub(crate) use data::{data, skip};
+pub(crate) use programs::{cross_built, graft, graft_device};
+pub(crate) use python::python;
+pub(crate) use qemu::qemu_aarch64;
+pub(crate) use trained::{make_pictures, trained};

@@ -1,0 +1,59 @@
+//! The programs under test, built with the very profile and features that the tests were built with, so that nothing is
+//! compiled twice.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+
+use super::data::project;
+use super::{Dir, TestCommand};
+
+/// `graft`, to be run in `dir`.
+pub(crate) fn graft(dir: &Dir) -> TestCommand {
+    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| built("graft"));
+    dir.command(&*PROGRAM)
+}
+
+/// `graft-device`, to be run in `dir`.
+pub(crate) fn graft_device(dir: &Dir) -> TestCommand {
+    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| built("graft-device"));
+    dir.command(&*PROGRAM)
+}
+
+/// `graft-device` for 64-bit ARM, built by the documented command, or why it can't be.
+pub(crate) fn cross_built() -> Result<&'static Path, String> {
+    static PROGRAM: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
+        let built = Command::new(project().join("device/cross"))
+            .args(["--profile", "release"])
+            .env("CARGO_TARGET_DIR", target())
+            .output()
+            .map_err(|error| format!("can't start device/cross: {error}"))?;
+        let said = String::from_utf8_lossy(&built.stderr);
+        if !built.status.success() {
+            return Err(format!("device/cross failed:\n{said}"));
+        }
+        let path = String::from_utf8_lossy(&built.stdout);
+        Ok(project().join(path.trim_end()))
+    });
+    PROGRAM.as_deref().map_err(Clone::clone)
+}
+
+/// Cargo's target folder: the test itself lies in `<target>/release/deps`.
+fn target() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.ancestors().nth(3).unwrap().to_path_buf()
+}
+
+/// Without `--package`, Cargo unifies features over the whole workspace, as it did for the tests: another selection
+/// would compile the dependencies anew.
+fn built(program: &str) -> PathBuf {
+    let target = target();
+    let status = Command::new(env!("CARGO"))
+        .args(["build", "--release", "--locked", "--quiet", "--bin", program, "--target-dir"])
+        .arg(&target)
+        .current_dir(project())
+        .status()
+        .expect("cargo starts");
+    assert!(status.success(), "cargo can't build {program}");
+    target.join("release").join(program)
+}
