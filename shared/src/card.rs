@@ -124,7 +124,7 @@ pub struct Provenance {
 
 impl Probe {
     /// The image of `seed`, `[height, width, 3]`: random colours on a grid of 16 pixels, bilinear between them, and
-    /// noise of up to 15 levels; integers only.
+    /// noise from -16 to 15; integers only.
     #[must_use]
     pub fn pixels(seed: u64, preprocess: &Preprocess) -> Pixels {
         const CELL: u64 = 16;

@@ -267,3 +267,379 @@ fn oriented(width: u32, height: u32, data: Vec<u8>, orientation: Orientation) ->
         data,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use image::codecs::png::PngEncoder;
+    use image::{ExtendedColorType, ImageEncoder};
+
+    use super::*;
+
+    // 40 x 24 pixels: red 6x, green 10y, blue 255 - 3x - 4y.
+    const BASELINE: &[u8] = include_bytes!("../tests/pictures/baseline.jpg");
+    const PROGRESSIVE: &[u8] = include_bytes!("../tests/pictures/progressive.jpg");
+    const CMYK: &[u8] = include_bytes!("../tests/pictures/cmyk.jpg");
+    const GREY: &[u8] = include_bytes!("../tests/pictures/grey.jpg");
+
+    fn pixel(image: &Pixels, x: usize, y: usize) -> [u8; 3] {
+        let start = (y * image.width + x) * 3;
+        image.data[start..start + 3].try_into().unwrap()
+    }
+
+    fn assert_near(actual: [u8; 3], expected: [u8; 3]) {
+        let near = actual.iter().zip(expected).all(|(a, b)| a.abs_diff(b) <= 8);
+        assert!(near, "{actual:?} is not near {expected:?}");
+    }
+
+    #[test]
+    fn jpegs_of_every_kind() {
+        for (file, grey) in [
+            (BASELINE, false),
+            (PROGRESSIVE, false),
+            (CMYK, false),
+            (GREY, true),
+        ] {
+            let image = decode(file).unwrap();
+            assert_eq!((image.width, image.height), (40, 24));
+            for (x, y, luma) in [(2, 2, 43), (36, 2, 92), (20, 20, 166)] {
+                let colour = [6 * x, 10 * y, 255 - 3 * x - 4 * y].map(|value| value as u8);
+                let expected = if grey { [luma; 3] } else { colour };
+                assert_near(pixel(&image, x, y), expected);
+            }
+        }
+    }
+
+    /// The baseline picture with an EXIF segment that holds the orientation and nothing else.
+    fn with_orientation(orientation: u8, big_endian: bool) -> Vec<u8> {
+        let tiff: &[u8] = if big_endian {
+            &[
+                b'M',
+                b'M',
+                0,
+                42,
+                0,
+                0,
+                0,
+                8,
+                0,
+                1,
+                1,
+                0x12,
+                0,
+                3,
+                0,
+                0,
+                0,
+                1,
+                0,
+                orientation,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+            ]
+        } else {
+            &[
+                b'I',
+                b'I',
+                42,
+                0,
+                8,
+                0,
+                0,
+                0,
+                1,
+                0,
+                0x12,
+                1,
+                3,
+                0,
+                1,
+                0,
+                0,
+                0,
+                orientation,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0,
+            ]
+        };
+        let length = u16::try_from(2 + 6 + tiff.len()).unwrap().to_be_bytes();
+        [
+            &BASELINE[..2],
+            &[0xff, 0xe1],
+            &length,
+            b"Exif\0\0",
+            tiff,
+            &BASELINE[2..],
+        ]
+        .concat()
+    }
+
+    #[test]
+    fn exif_orientation_is_applied() {
+        let plain = decode(BASELINE).unwrap();
+        let (right, bottom) = (plain.width - 1, plain.height - 1);
+        // Where the stored pixel (3, 5) is shown.
+        let shown = [
+            (3, 5),
+            (right - 3, 5),
+            (right - 3, bottom - 5),
+            (3, bottom - 5),
+            (5, 3),
+            (bottom - 5, 3),
+            (bottom - 5, right - 3),
+            (5, right - 3),
+        ];
+        for (orientation, (x, y)) in (1..).zip(shown) {
+            for big_endian in [false, true] {
+                let image = decode(&with_orientation(orientation, big_endian)).unwrap();
+                let turned = orientation > 4;
+                let size = if turned { (24, 40) } else { (40, 24) };
+                assert_eq!((image.width, image.height), size);
+                assert_eq!(pixel(&image, x, y), pixel(&plain, 3, 5), "{orientation}");
+            }
+        }
+        for meaningless in [0, 9, 255] {
+            assert_eq!(
+                decode(&with_orientation(meaningless, false)).unwrap(),
+                plain
+            );
+        }
+    }
+
+    /// Orientation by its definition, on an image larger than a tile.
+    #[test]
+    fn every_pixel_is_where_its_orientation_says() {
+        let (width, height) = (75_usize, 43_usize);
+        let data: Vec<u8> = (0..width * height * 3)
+            .map(|index| (index * 7 / 3) as u8)
+            .collect();
+        let stored = Pixels {
+            width,
+            height,
+            data: data.clone(),
+        };
+        for number in 1..=8 {
+            let orientation = Orientation::from_exif(number).unwrap();
+            let shown = oriented(75, 43, data.clone(), orientation).unwrap();
+            for y in 0..shown.height {
+                for x in 0..shown.width {
+                    let (column, row) = match number {
+                        1 => (x, y),
+                        2 => (width - 1 - x, y),
+                        3 => (width - 1 - x, height - 1 - y),
+                        4 => (x, height - 1 - y),
+                        5 => (y, x),
+                        6 => (y, height - 1 - x),
+                        7 => (width - 1 - y, height - 1 - x),
+                        _ => (width - 1 - y, x),
+                    };
+                    assert_eq!(pixel(&shown, x, y), pixel(&stored, column, row));
+                }
+            }
+        }
+    }
+
+    fn png(width: u32, height: u32, color: ExtendedColorType, samples: &[u8]) -> Vec<u8> {
+        let mut file = Vec::new();
+        PngEncoder::new(&mut file)
+            .write_image(samples, width, height, color)
+            .unwrap();
+        file
+    }
+
+    #[test]
+    fn pngs_of_every_kind() {
+        use ExtendedColorType as Color;
+        let wide = |samples: &[u16]| -> Vec<u8> {
+            samples
+                .iter()
+                .flat_map(|sample| sample.to_ne_bytes())
+                .collect()
+        };
+        for (color, samples, expected) in [
+            (Color::L8, vec![0, 200], [0, 0, 0, 200, 200, 200]),
+            (Color::Rgb8, vec![1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6]),
+            (
+                Color::La8,
+                vec![10, 255, 10, 0],
+                [10, 10, 10, 255, 255, 255],
+            ),
+            (
+                Color::Rgba8,
+                vec![10, 20, 30, 255, 0, 100, 200, 51],
+                [10, 20, 30, 204, 224, 244],
+            ),
+            (Color::L16, wide(&[0x8000, 129]), [128, 128, 128, 1, 1, 1]),
+            (
+                Color::Rgb16,
+                wide(&[0xffff, 0, 257, 128, 0xff80, 0xff7f]),
+                [255, 0, 1, 0, 255, 255],
+            ),
+            (
+                Color::La16,
+                wide(&[257, 0xffff, 0, 0]),
+                [1, 1, 1, 255, 255, 255],
+            ),
+            (
+                Color::Rgba16,
+                wide(&[257, 514, 771, 0xffff, 0, 0, 0, 0x8080]),
+                [1, 2, 3, 127, 127, 127],
+            ),
+        ] {
+            let image = decode(&png(2, 1, color, &samples)).unwrap();
+            assert_eq!((image.width, image.height), (2, 1));
+            assert_eq!(image.data, expected, "{color:?}");
+        }
+    }
+
+    #[test]
+    fn png_orientation_is_applied() {
+        let exif = vec![
+            b'I', b'I', 42, 0, 8, 0, 0, 0, 1, 0, 0x12, 1, 3, 0, 1, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0,
+        ];
+        let mut file = Vec::new();
+        let mut encoder = PngEncoder::new(&mut file);
+        encoder.set_exif_metadata(exif).unwrap();
+        encoder
+            .write_image(&[1, 2], 2, 1, ExtendedColorType::L8)
+            .unwrap();
+        let image = decode(&file).unwrap();
+        assert_eq!((image.width, image.height), (1, 2));
+        assert_eq!(image.data, [1, 1, 1, 2, 2, 2]);
+    }
+
+    fn refused(file: &[u8]) -> String {
+        decode(file).unwrap_err().line()
+    }
+
+    #[test]
+    fn other_files_are_refused_by_name() {
+        for (file, name) in [
+            (&b""[..], "the image file is empty"),
+            (b"hello", "not a JPEG or PNG image"),
+            (b"\xff\xd8", "not a JPEG or PNG image"),
+            (
+                b"\0\0\0\x18ftypheic....",
+                "HEIC (HEIF) images are not supported",
+            ),
+            (b"\0\0\0\x18ftypavif....", "AVIF images are not supported"),
+            (b"RIFF\x10\0\0\0WEBPVP8 ", "WebP images are not supported"),
+            (b"GIF89a", "GIF images are not supported"),
+            (b"BM....", "BMP images are not supported"),
+            (
+                b"II*\0....",
+                "TIFF (or camera raw) images are not supported",
+            ),
+        ] {
+            assert!(refused(file).contains(name), "{}", refused(file));
+        }
+        assert!(
+            decode(b"GIF89a")
+                .unwrap_err()
+                .report()
+                .contains("hint: convert")
+        );
+        let huge = vec![0; MAX_IMAGE_FILE_BYTES + 1];
+        assert!(refused(&huge).contains("at most 67108864 are possible"));
+    }
+
+    #[test]
+    fn too_many_pixels_are_refused_before_decoding() {
+        // The start of frame says how large the image is: length, precision, height, width.
+        let resized = |file: &[u8], marker: u8, height: u16, width: u16| {
+            let mut file = file.to_vec();
+            let frame = file
+                .windows(2)
+                .position(|pair| pair == [0xff, marker])
+                .unwrap();
+            file[frame + 5..frame + 7].copy_from_slice(&height.to_be_bytes());
+            file[frame + 7..frame + 9].copy_from_slice(&width.to_be_bytes());
+            file
+        };
+        let huge = refused(&resized(BASELINE, 0xc0, 65_500, 65_500));
+        assert!(
+            huge.contains("65500 x 65500 pixels, at most 64000000"),
+            "{huge}"
+        );
+        let progressive = refused(&resized(PROGRESSIVE, 0xc2, 5_000, 5_000));
+        assert!(
+            progressive.contains("5000 x 5000 pixels, at most 24000000"),
+            "{progressive}"
+        );
+
+        let oversized = |width: u32, height: u32, color: u8, depth: u8| {
+            let header = [
+                &width.to_be_bytes()[..],
+                &height.to_be_bytes(),
+                &[depth, color, 0, 0, 0],
+            ]
+            .concat();
+            let mut file = b"\x89PNG\r\n\x1a\n".to_vec();
+            for (kind, content) in [(b"IHDR", &header[..]), (b"IDAT", &[0; 4]), (b"IEND", &[])] {
+                file.extend(u32::try_from(content.len()).unwrap().to_be_bytes());
+                file.extend(kind);
+                file.extend(content);
+                file.extend(crc32(&[&kind[..], content].concat()).to_be_bytes());
+            }
+            file
+        };
+        let huge = refused(&oversized(60_000, 60_000, 2, 8));
+        assert!(
+            huge.contains("60000 x 60000 pixels, at most 64000000"),
+            "{huge}"
+        );
+        assert!(refused(&oversized(100_000, 1, 2, 8)).contains("damaged header"));
+        let deep = refused(&oversized(8_000, 8_000, 6, 16));
+        assert!(deep.contains("pixels of 8 bytes each"), "{deep}");
+    }
+
+    fn crc32(bytes: &[u8]) -> u32 {
+        !bytes.iter().fold(u32::MAX, |crc, &byte| {
+            (0..8).fold(crc ^ u32::from(byte), |crc, _| {
+                (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg())
+            })
+        })
+    }
+
+    /// A cut or damaged file is an error or an image of the right size, never a panic; one cut in the upper half of its
+    /// coded data is always an error.
+    #[test]
+    fn damaged_files_are_refused_or_decoded() {
+        let png = png(
+            40,
+            24,
+            ExtendedColorType::Rgb8,
+            &decode(BASELINE).unwrap().data,
+        );
+        for file in [BASELINE, PROGRESSIVE, CMYK, GREY, &png] {
+            for length in 0..file.len() {
+                let result = decode(&file[..length]);
+                assert!(result.is_err() || length > file.len() * 3 / 4);
+            }
+            let mut damaged = file.to_vec();
+            for bit in 0..file.len() * 8 {
+                damaged[bit / 8] ^= 1 << (bit % 8);
+                if let Ok(image) = decode(&damaged) {
+                    image.validate().unwrap();
+                }
+                damaged[bit / 8] ^= 1 << (bit % 8);
+            }
+        }
+    }
+
+    #[test]
+    fn a_panic_has_its_message() {
+        assert_eq!(panic_message(&"static"), "static");
+        assert_eq!(panic_message(&String::from("made")), "made");
+        assert_eq!(panic_message(&1), "it panicked");
+    }
+}

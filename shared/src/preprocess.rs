@@ -223,3 +223,134 @@ fn pad(
         data,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn image(width: usize, height: usize) -> Pixels {
+        Pixels {
+            width,
+            height,
+            data: (0..width * height * 3).map(|index| index as u8).collect(),
+        }
+    }
+
+    fn spec(width: u16, height: u16, fit: Fit) -> Preprocess {
+        Preprocess {
+            width,
+            height,
+            fit,
+            filter: Filter::Bicubic,
+        }
+    }
+
+    #[test]
+    fn crop_scales_as_torchvision_does() {
+        // torchvision: Resize(floor(size / crop_pct)).
+        for (width, height, size, crop_pct, expected) in [
+            (500, 375, 224, 0.875, (341, 256)),
+            (375, 500, 224, 0.875, (256, 341)),
+            (300, 300, 224, 0.875, (256, 256)),
+            (640, 480, 224, 0.8, (373, 280)),
+            (640, 480, 240, 0.9, (354, 266)),
+            (100, 1, 224, 1.0, (22_400, 224)),
+            (256, 192, 224, 0.7, (426, 320)),
+        ] {
+            let scaled = cover(&image(width, height), size, size, millionths(crop_pct));
+            assert_eq!(scaled, expected, "{width} x {height}, {crop_pct}");
+        }
+        // Not square: the scaled image covers 200 x 100.
+        assert_eq!(cover(&image(400, 100), 200, 100, 1_000_000), (400, 100));
+        assert_eq!(cover(&image(100, 100), 200, 100, 1_000_000), (200, 200));
+        assert_eq!(cover(&image(100, 100), 200, 100, 500_000), (400, 400));
+    }
+
+    #[test]
+    fn the_middle_is_rounded_half_to_even() {
+        assert_eq!([0, 1, 2, 3, 5, 117].map(half_to_even), [0, 0, 1, 2, 2, 58]);
+        // 11 columns, 8 wanted: 1.5 left over on each side, so columns 2 to 9.
+        let input = spec(8, 8, Fit::Crop { crop_pct: 1.0 })
+            .apply_pixels(&image(11, 8))
+            .unwrap();
+        assert_eq!(input.data[..24], image(11, 8).data[6..30]);
+    }
+
+    #[test]
+    fn pad_centres_on_its_colour() {
+        let colour = [9, 8, 7];
+        let padded = spec(16, 16, Fit::Pad { colour })
+            .apply_pixels(&image(16, 9))
+            .unwrap();
+        // 7 rows too many: 3.5 above, rounded to 4.
+        assert_eq!(padded.data[..4 * 48], colour.repeat(64));
+        assert_eq!(padded.data[4 * 48..13 * 48], image(16, 9).data);
+        assert_eq!(padded.data[13 * 48..], colour.repeat(48));
+
+        let padded = spec(16, 16, Fit::Pad { colour })
+            .apply_pixels(&image(1, 1_000))
+            .unwrap();
+        assert_eq!(padded.data[..24], colour.repeat(8));
+        assert_ne!(padded.data[24..27], colour);
+        assert_eq!(contain(&image(300, 200), 224, 224), (224, 149));
+        assert_eq!(contain(&image(200, 300), 224, 100), (67, 100));
+        // Python's round: 4.5 gives 4.
+        assert_eq!(contain(&image(20, 9), 10, 10), (10, 4));
+    }
+
+    #[test]
+    fn squash_fills_the_input() {
+        let squashed = spec(16, 8, Fit::Squash)
+            .apply_pixels(&image(16, 8))
+            .unwrap();
+        assert_eq!(squashed, image(16, 8));
+        let squashed = spec(16, 8, Fit::Squash)
+            .apply_pixels(&image(3, 77))
+            .unwrap();
+        assert_eq!((squashed.width, squashed.height), (16, 8));
+    }
+
+    #[test]
+    fn every_shape_gives_the_input_size() {
+        for fit in [
+            Fit::Crop { crop_pct: 0.875 },
+            Fit::Crop { crop_pct: 0.1 },
+            Fit::Pad { colour: [0; 3] },
+            Fit::Squash,
+        ] {
+            for (width, height) in [(1, 1), (1, 700), (700, 1), (2, 3), (640, 481)] {
+                for (input_width, input_height) in [(8, 8), (33, 20), (20, 33)] {
+                    let input = spec(input_width, input_height, fit)
+                        .apply_pixels(&image(width, height))
+                        .unwrap();
+                    input.validate().unwrap();
+                    assert_eq!(input.width, usize::from(input_width));
+                    assert_eq!(input.height, usize::from(input_height));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn refuses_a_bad_spec_and_a_bad_image() {
+        for (width, height, fit, reason) in [
+            (7, 224, Fit::Squash, "input width of 7 pixels"),
+            (224, 1_025, Fit::Squash, "input height of 1025 pixels"),
+            (224, 224, Fit::Crop { crop_pct: 0.0 }, "crop_pct 0;"),
+            (224, 224, Fit::Crop { crop_pct: 1.01 }, "crop_pct 1.01;"),
+            (224, 224, Fit::Crop { crop_pct: f32::NAN }, "crop_pct NaN;"),
+        ] {
+            let error = spec(width, height, fit)
+                .apply_pixels(&image(9, 9))
+                .unwrap_err();
+            assert!(error.message().contains(reason), "{error}");
+        }
+        let mut broken = image(9, 9);
+        broken.data.pop();
+        let error = spec(8, 8, Fit::Squash).apply_pixels(&broken).unwrap_err();
+        assert!(error.message().contains("242 bytes for 9 x 9 pixels"));
+        broken.width = usize::MAX;
+        assert!(spec(8, 8, Fit::Squash).apply_pixels(&broken).is_err());
+    }
+}

@@ -187,3 +187,137 @@ fn vertical(rows: &[u8], weights: &[i32], sums: &mut [i32], output: &mut [u8]) {
         *value = to_u8(sum);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::digest::{hex, sha256};
+
+    /// Noise and hard edges in turn, 300 samples each.
+    fn picture(width: usize, height: usize) -> Pixels {
+        let sample = |index: usize| {
+            let (x, y) = (index / 3 % width, index / 3 / width);
+            if index / 300 % 2 == 0 {
+                (index as u64 * 2_654_435_761 >> 7) as u8
+            } else {
+                ((x / 5 + y / 3) % 2 * 255) as u8
+            }
+        };
+        Pixels {
+            width,
+            height,
+            data: (0..width * height * 3).map(sample).collect(),
+        }
+    }
+
+    /// From width x height to width x height by which filter, and how the SHA-256 of the result of Pillow 13.0 begins.
+    const PILLOW: [(usize, usize, usize, usize, Filter, &str); 20] = [
+        (64, 48, 64, 48, Filter::Bilinear, "620cbe99adae2b98"),
+        (64, 48, 64, 48, Filter::Bicubic, "620cbe99adae2b98"),
+        (64, 48, 24, 24, Filter::Bilinear, "26842ac0ce30b7a0"),
+        (64, 48, 24, 24, Filter::Bicubic, "6a0c0f17512d0b4c"),
+        (64, 48, 100, 75, Filter::Bilinear, "66cadd6e267e40dc"),
+        (64, 48, 100, 75, Filter::Bicubic, "4f760726ddd676bb"),
+        (37, 91, 13, 200, Filter::Bilinear, "e05f5d25da07b590"),
+        (37, 91, 13, 200, Filter::Bicubic, "bbcc433562c74d34"),
+        (300, 200, 8, 8, Filter::Bilinear, "efcac404242ffa9b"),
+        (300, 200, 8, 8, Filter::Bicubic, "ad3b5c29da9b96ee"),
+        (1, 1, 9, 7, Filter::Bilinear, "b203b57cbb504a5f"),
+        (1, 1, 9, 7, Filter::Bicubic, "b203b57cbb504a5f"),
+        (2, 3, 50, 40, Filter::Bilinear, "0981d13ae9fa538f"),
+        (2, 3, 50, 40, Filter::Bicubic, "aa83b9317145149d"),
+        (500, 3, 17, 3, Filter::Bilinear, "a2120a216683aa84"),
+        (500, 3, 17, 3, Filter::Bicubic, "c885a33d8c8f4c95"),
+        (5, 400, 5, 33, Filter::Bilinear, "ec9a4cc49beb54a7"),
+        (5, 400, 5, 33, Filter::Bicubic, "90b1c0b6ef9c620b"),
+        (257, 193, 224, 168, Filter::Bilinear, "e12d7c2ebfcca41f"),
+        (257, 193, 224, 168, Filter::Bicubic, "febc31b9e0f7c3ff"),
+    ];
+
+    #[test]
+    fn equals_pillow_to_the_bit() {
+        for (from_width, from_height, width, height, filter, expected) in PILLOW {
+            let window = Window::whole(width, height);
+            let image = picture(from_width, from_height);
+            let resized = resize(&image, width, height, filter, window).unwrap();
+            assert_eq!(
+                hex(&sha256(&resized.data))[..16],
+                *expected,
+                "{from_width} x {from_height} to {width} x {height}, {filter:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_window_is_cut_out_of_the_whole() {
+        let image = picture(61, 47);
+        for (width, height) in [(20, 30), (90, 31), (61, 47)] {
+            for filter in [Filter::Bilinear, Filter::Bicubic] {
+                let whole =
+                    resize(&image, width, height, filter, Window::whole(width, height)).unwrap();
+                for (left, top) in [(0, 0), (3, 7), (width - 11, height - 9)] {
+                    let window = Window {
+                        left,
+                        top,
+                        width: 11,
+                        height: 9,
+                    };
+                    let cut = resize(&image, width, height, filter, window).unwrap();
+                    for (y, row) in cut.data.chunks_exact(11 * 3).enumerate() {
+                        let start = ((top + y) * width + left) * 3;
+                        assert_eq!(row, &whole.data[start..][..11 * 3]);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn flat_colour_stays_and_extremes_are_clamped() {
+        for filter in [Filter::Bilinear, Filter::Bicubic] {
+            for value in [0, 1, 128, 255] {
+                let flat = Pixels {
+                    width: 97,
+                    height: 3,
+                    data: vec![value; 97 * 3 * 3],
+                };
+                let resized = resize(&flat, 31, 200, filter, Window::whole(31, 200)).unwrap();
+                assert!(resized.data.iter().all(|&sample| sample == value));
+            }
+        }
+        // The largest overshoot that two pixels give.
+        let edge = Pixels {
+            width: 2,
+            height: 1,
+            data: vec![0, 0, 0, 255, 255, 255],
+        };
+        let wide = resize(&edge, 4_000, 1, Filter::Bicubic, Window::whole(4_000, 1)).unwrap();
+        assert_eq!((wide.data[0], wide.data[11_999]), (0, 255));
+    }
+
+    #[test]
+    fn refuses_what_is_outside() {
+        let image = picture(4, 4);
+        for (left, top, width, height) in [
+            (0, 0, 9, 8),
+            (1, 0, 8, 8),
+            (0, usize::MAX, 1, 1),
+            (0, 0, 0, 8),
+        ] {
+            let window = Window {
+                left,
+                top,
+                width,
+                height,
+            };
+            assert!(resize(&image, 8, 8, Filter::Bilinear, window).is_err());
+        }
+        let broken = Pixels {
+            width: 4,
+            height: 4,
+            data: vec![0; 47],
+        };
+        assert!(resize(&broken, 8, 8, Filter::Bilinear, Window::whole(8, 8)).is_err());
+    }
+}
