@@ -1,0 +1,106 @@
+//! Reading PyTorch checkpoints: the zip format of torch.save since 1.6 and the one before it. Nothing in them is executed.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use candle_core::pickle::{Object, Stack, TensorInfo, read_all};
+use candle_core::{Device, Result, Tensor, bail};
+use graft_shared::error::{self, Context};
+
+/// The first pickle of the older format: protocol 2, the ten bytes of a magic number, stop.
+const LEGACY_MAGIC: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
+
+/// All tensors of a state dict, by name.
+///
+/// Meant for files whose hash has been checked: candle's reader of pickles can panic on forged ones.
+///
+/// # Errors
+/// A file that can't be read or holds something else than a dict of tensors.
+pub(super) fn read(path: &Path) -> error::Result<HashMap<String, Tensor>> {
+    let failed = || format!("reading the tensors of {}", path.display());
+    let bytes = fs::read(path).with_context(failed)?;
+    match bytes.strip_prefix(LEGACY_MAGIC) {
+        Some(rest) => read_legacy(rest).with_context(failed),
+        None => read_all(path)
+            .map(|tensors| tensors.into_iter().collect())
+            .with_context(failed),
+    }
+}
+
+/// What follows the magic number: pickles of the protocol version, the writer's type sizes, the dict and a list of storage
+/// keys; then for each key the number of elements as 8 bytes and the elements themselves, little-endian.
+fn read_legacy(mut bytes: &[u8]) -> Result<HashMap<String, Tensor>> {
+    let reader = &mut bytes;
+    let _protocol_version = unpickle(reader)?;
+    let _type_sizes = unpickle(reader)?;
+    let mut tensors = Vec::new();
+    for (name, value) in unpickle(reader)?.dict()? {
+        tensors.extend(value.into_tensor_info(name, Path::new(""))?);
+    }
+    let Object::List(keys) = unpickle(reader)? else {
+        bail!("the list of storages is missing");
+    };
+
+    let mut storages = HashMap::new();
+    for key in keys {
+        let path = format!("/{}", key.unicode()?);
+        let Some(tensor) = tensors.iter().find(|tensor| tensor.path == path) else {
+            bail!("no tensor uses the storage {path}");
+        };
+        let Some((elements, rest)) = reader.split_first_chunk() else {
+            bail!("the file is cut at the storage {path}");
+        };
+        let len = usize::try_from(u64::from_le_bytes(*elements))
+            .ok()
+            .and_then(|elements| elements.checked_mul(tensor.dtype.size_in_bytes()));
+        let Some((storage, rest)) = len.and_then(|len| rest.split_at_checked(len)) else {
+            bail!("the file is cut in the storage {path}");
+        };
+        *reader = rest;
+        storages.insert(path, storage);
+    }
+    tensors
+        .into_iter()
+        .map(|tensor| Ok((tensor.name.clone(), to_tensor(&tensor, &storages)?)))
+        .collect()
+}
+
+fn unpickle(reader: &mut &[u8]) -> Result<Object> {
+    let mut stack = Stack::empty();
+    stack.read_loop(reader)?;
+    stack.finalize()
+}
+
+/// Gathers a tensor, whose elements may lie in any order in its storage, in row-major order.
+fn to_tensor(tensor: &TensorInfo, storages: &HashMap<String, &[u8]>) -> Result<Tensor> {
+    let TensorInfo {
+        name,
+        dtype,
+        layout,
+        path,
+        ..
+    } = tensor;
+    let size = dtype.size_in_bytes();
+    // The start is given in bytes, the strides in elements.
+    let storage = storages
+        .get(path)
+        .and_then(|storage| storage.get(layout.start_offset()..))
+        .unwrap_or_default();
+    let mut values = Vec::new();
+    for position in 0..layout.shape().elem_count() {
+        let (mut rest, mut index) = (position, 0);
+        for (&dim, &stride) in layout.dims().iter().zip(layout.stride()).rev() {
+            index += rest % dim * stride;
+            rest /= dim;
+        }
+        let Some(element) = storage
+            .get(index * size..)
+            .and_then(|rest| rest.get(..size))
+        else {
+            bail!("tensor {name} reaches beyond its storage");
+        };
+        values.extend_from_slice(element);
+    }
+    Tensor::from_raw_buffer(&values, *dtype, layout.dims(), &Device::Cpu)
+}

@@ -1,0 +1,146 @@
+//! Pretrained backbones: what there is, where the weights come from, and the graph that they fill.
+
+mod checkpoint;
+mod efficientnet_lite;
+pub mod registry;
+pub mod weights;
+
+use candle_core::{Device, Tensor};
+use graft_shared::error::{Context, Error, Result};
+use graft_shared::preprocess::{Filter, Fit, Pixels, Preprocess};
+
+use crate::nn::Graph;
+use registry::Architecture;
+pub use registry::BackboneSpec;
+pub use weights::FetchOptions;
+
+/// A pretrained network, ready to run.
+#[derive(Clone, Debug)]
+pub struct Backbone {
+    /// Its name in the registry.
+    pub name: String,
+    /// All nodes, up to and with the 1,000-way classifier that it was trained with.
+    pub graph: Graph,
+    /// Index of the node whose output `[n, bottleneck_len]` feeds a classifier: the global average pool.
+    pub bottleneck: usize,
+    /// Values of a bottleneck.
+    pub bottleneck_len: usize,
+    /// Height and width of the input in pixels that the graph is built for.
+    pub input_size: usize,
+    /// SHA-256 of the weights file.
+    pub weights_digest: [u8; 32],
+    /// Its entry in the registry.
+    pub spec: BackboneSpec,
+}
+
+/// Loads a backbone of the registry; weights that are not in the cache are fetched first.
+///
+/// `input_size` is the height and width in pixels, `None` for what the backbone was trained at: SAME padding depends on
+/// it, so that a graph is right for one size only.
+///
+/// # Errors
+/// An unknown name, weights that can't be had, and a weights file that does not fit the architecture.
+pub fn load(name: &str, input_size: Option<usize>, options: &FetchOptions) -> Result<Backbone> {
+    let spec = registry::find(name)?;
+    let file = weights::fetch(&spec, options)?;
+    let input_size = input_size.unwrap_or(spec.input_size);
+    let tensors = checkpoint::read(&file.path)?;
+    let graph = match spec.architecture {
+        Architecture::EfficientnetLite0 => {
+            efficientnet_lite::build(efficientnet_lite::LITE0, &tensors, input_size)
+        }
+    }
+    .with_context(|| format!("building `{name}` from {}", file.path.display()))?;
+    Backbone::new(graph, input_size, file.digest, spec)
+}
+
+impl Backbone {
+    fn new(
+        graph: Graph,
+        input_size: usize,
+        weights_digest: [u8; 32],
+        spec: BackboneSpec,
+    ) -> Result<Backbone> {
+        use crate::nn::Op;
+        let bottleneck = graph
+            .nodes
+            .iter()
+            .position(|node| matches!(node.op, Op::GlobalAveragePool))
+            .context("the graph has no global average pool")?;
+        let bottleneck_len = graph
+            .nodes
+            .iter()
+            .find_map(|node| match &node.op {
+                Op::Linear(linear) => linear.weight.dim(1).ok(),
+                _ => None,
+            })
+            .context("the graph has no classifier")?;
+        Ok(Backbone {
+            name: spec.name.clone(),
+            graph,
+            bottleneck,
+            bottleneck_len,
+            input_size,
+            weights_digest,
+            spec,
+        })
+    }
+
+    /// How images are prepared for this backbone: its input size, crop_pct and interpolation.
+    ///
+    /// # Errors
+    /// An input size that no model file can have.
+    pub fn preprocess(&self) -> Result<Preprocess> {
+        let size = u16::try_from(self.input_size)
+            .with_context(|| format!("input size of {} pixels", self.input_size))?;
+        let preprocess = Preprocess {
+            width: size,
+            height: size,
+            fit: Fit::Crop {
+                crop_pct: self.spec.crop_pct,
+            },
+            filter: match self.spec.interpolation {
+                registry::Interpolation::Bilinear => Filter::Bilinear,
+                registry::Interpolation::Bicubic => Filter::Bicubic,
+            },
+        };
+        preprocess.validate()?;
+        Ok(preprocess)
+    }
+
+    /// Pictures as the graph's input: `(pixel - mean) / std`, f32 `[n, 3, input_size, input_size]`.
+    ///
+    /// # Errors
+    /// No pictures, or one that is not of the backbone's input size.
+    pub fn normalise(&self, pictures: &[Pixels]) -> Result<Tensor> {
+        let size = self.input_size;
+        let area = size * size;
+        let mut values = vec![0.0_f32; pictures.len() * 3 * area];
+        for (picture, planes) in pictures.iter().zip(values.chunks_exact_mut(3 * area)) {
+            if (picture.width, picture.height) != (size, size) || picture.data.len() != 3 * area {
+                return Err(Error::new(format!(
+                    "a picture of {}x{} pixels for `{}`, which is built for {size}x{size}",
+                    picture.width, picture.height, self.name
+                )));
+            }
+            for (channel, plane) in planes.chunks_exact_mut(area).enumerate() {
+                let (mean, std) = (self.spec.mean[channel], self.spec.std[channel]);
+                for (value, pixel) in plane.iter_mut().zip(picture.data.chunks_exact(3)) {
+                    *value = (f32::from(pixel[channel]) - mean) / std;
+                }
+            }
+        }
+        Tensor::from_vec(values, (pictures.len(), 3, size, size), &Device::Cpu)
+            .context("preparing the backbone's input")
+    }
+
+    /// Bottlenecks of pictures, `[n, bottleneck_len]`.
+    ///
+    /// # Errors
+    /// As [`Backbone::normalise`].
+    pub fn bottlenecks(&self, pictures: &[Pixels]) -> Result<Tensor> {
+        let input = self.normalise(pictures)?;
+        self.graph
+            .forward_to(self.bottleneck, &input, &mut |_, _| Ok(()))
+    }
+}

@@ -1,0 +1,64 @@
+//! Convolution over all input channels (a backbone's stem): a matrix product with patches gathered on the way.
+
+use super::matrix::{Columns, PackedWeight};
+use super::{Epilogue, Geometry};
+
+/// Weight `[out, in, k, k]`, input `[n, in, h, w]`; returns `[n, out, h', w']`.
+pub(in crate::nn) fn forward(
+    geometry: &Geometry,
+    input: &[f32],
+    weight: &[f32],
+    epilogue: &Epilogue<'_>,
+) -> Vec<f32> {
+    let depth = geometry.input_channels * geometry.kernel * geometry.kernel;
+    let image_len = geometry.input_channels * geometry.input.area();
+    PackedWeight::new(weight, geometry.output_channels, depth).multiply_images(
+        geometry.images,
+        |image| Patches {
+            data: &input[image * image_len..][..image_len],
+            geometry,
+        },
+        geometry.output.area(),
+        epilogue,
+    )
+}
+
+/// The matrix of an image's patches (im2col), `[in * k * k, h' * w']`, never stored as a whole.
+struct Patches<'a> {
+    data: &'a [f32],
+    geometry: &'a Geometry,
+}
+
+impl Columns for Patches<'_> {
+    #[inline(always)]
+    fn copy_row(&self, row: usize, first: usize, panel: &mut [f32]) {
+        let Geometry {
+            input,
+            output,
+            kernel,
+            stride,
+            padding,
+            ..
+        } = *self.geometry;
+        let (channel, tap) = (row / (kernel * kernel), row % (kernel * kernel));
+        let (tap_y, tap_x) = (tap / kernel, tap % kernel);
+        let plane = &self.data[channel * input.area()..][..input.area()];
+        let (mut y, mut x) = (first / output.width, first % output.width);
+        let mut panel = panel;
+        while !panel.is_empty() {
+            let (line, rest) = panel.split_at_mut(panel.len().min(output.width - x));
+            let source = (y * stride + tap_y)
+                .checked_sub(padding.top)
+                .and_then(|source_y| plane.chunks_exact(input.width).nth(source_y));
+            for (offset, value) in line.iter_mut().enumerate() {
+                let source_x = ((x + offset) * stride + tap_x).wrapping_sub(padding.left);
+                *value = source
+                    .and_then(|source| source.get(source_x))
+                    .copied()
+                    .unwrap_or(0.0);
+            }
+            panel = rest;
+            (y, x) = (y + 1, 0);
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! 1x1 convolution: a matrix product per image.
+
+use super::matrix::{Columns, PackedWeight};
+use super::{Epilogue, Geometry};
+
+/// Weight `[out, in]`, input `[n, in, h, w]`; returns `[n, out, h, w]`.
+pub(in crate::nn) fn forward(
+    geometry: &Geometry,
+    input: &[f32],
+    weight: &[f32],
+    epilogue: &Epilogue<'_>,
+) -> Vec<f32> {
+    let pixels = geometry.input.area();
+    let image_len = geometry.input_channels * pixels;
+    PackedWeight::new(weight, geometry.output_channels, geometry.input_channels).multiply_images(
+        geometry.images,
+        |image| Planes {
+            data: &input[image * image_len..][..image_len],
+            pixels,
+        },
+        pixels,
+        epilogue,
+    )
+}
+
+/// An image's channels as the rows of a matrix.
+struct Planes<'a> {
+    data: &'a [f32],
+    pixels: usize,
+}
+
+impl Columns for Planes<'_> {
+    #[inline(always)]
+    fn copy_row(&self, row: usize, first: usize, panel: &mut [f32]) {
+        panel.copy_from_slice(&self.data[row * self.pixels + first..][..panel.len()]);
+    }
+}

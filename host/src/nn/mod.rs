@@ -1,0 +1,16 @@
+//! Training units: convolution + BatchNorm + activation, add, pool, linear, strung together by one small graph.
+//!
+//! Tensors are f32, NCHW. The heavy units are operators of our own on candle tensors, because candle runs a depthwise
+//! convolution as a loop over its channels; [`cpu`] holds their kernels.
+
+mod batch_norm;
+mod conv;
+pub(crate) mod cpu;
+mod graph;
+mod linear;
+mod pool;
+
+pub use batch_norm::BatchNorm;
+pub use conv::{Activation, Conv, Padding};
+pub use graph::{Graph, Node, Op};
+pub use linear::Linear;
