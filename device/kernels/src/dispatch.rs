@@ -117,7 +117,7 @@ macro_rules! operators {
 
 operators! {
     conv(conv: &Conv, input: &[u8], output: &mut [u8]) =
-        plain::conv::<PLAIN_ROWS, PLAIN_FMA>, plain::conv::<6, true>, plain::conv::<12, true>;
+        plain::conv::<PLAIN_ROWS, PLAIN_FMA>, plain::conv::<6, true>, plain::conv::<8, true>;
     depthwise(conv: &Depthwise, input: &[u8], output: &mut [u8]) =
         plain::depthwise, plain::depthwise, plain::depthwise;
     linear(linear: &Linear, input: &[u8], logits: &mut [f32]) =

@@ -256,6 +256,7 @@ fn depthwise_lanes<const L: usize>(
             for (dy, taps) in taps.chunks_exact(window.kernel[1]).enumerate() {
                 let row = &input[corner + dy * width * channels..][..row_len];
                 for (pixel, tap) in row.chunks(channels).zip(taps) {
+                    let Some(pixel) = pixel.first_chunk::<L>() else { continue };
                     for lane in 0..L {
                         // |255 * -128| fits an i16: the product is exact.
                         let product = i16::from(pixel[lane]).wrapping_mul(tap[lane]);
@@ -263,7 +264,7 @@ fn depthwise_lanes<const L: usize>(
                     }
                 }
             }
-            let output = &mut output[first..first + L];
+            let Some(output) = output[first..].first_chunk_mut::<L>() else { continue };
             for lane in 0..L {
                 output[lane] = to_u8(sums[lane] as f32 * scales[lane], requantize.zero_point);
             }

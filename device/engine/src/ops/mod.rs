@@ -1,0 +1,203 @@
+//! Our operators inside tract: one file for each, and here what joins them to tract.
+//!
+//! ONNX graphs are NCHW, our kernels NHWC. Each operator takes its images in NHWC and is followed by tract's own move
+//! of the channel axis; an operator whose input is such a move reads what lies before it. So a net of our operators
+//! stays in NHWC throughout, and the moves, which nobody reads, drop out.
+
+pub(crate) mod conv;
+pub(crate) mod global_average_pool;
+pub(crate) mod head;
+pub(crate) mod max_pool;
+pub(crate) mod residual_add;
+pub(crate) mod table;
+
+use std::fmt::Debug;
+
+use graft_kernels::{Invalid, Isa};
+use tract_onnx::tract_core::ops::change_axes::AxisOp;
+use tract_onnx::tract_hir::internal::*;
+
+/// Height, width, channels of an activation of bytes.
+pub(crate) type Image = [usize; 3];
+
+/// What an operator makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// Bytes; `[1, channels, height, width]` to the graph around.
+    Image(Image),
+    /// f32 `[1, n]`.
+    Logits(usize),
+}
+
+/// A quantized operator that a pass has found, before the shapes of its inputs are known.
+pub(crate) trait Operator: Debug + Send + Sync {
+    /// What `graft-device info` calls it.
+    fn name(&self) -> &'static str;
+
+    /// What comes out for `inputs`.
+    fn output(&self, inputs: &[Image]) -> TractResult<Output>;
+
+    /// The operator made ready for `inputs`.
+    fn kernel(&self, inputs: &[Image]) -> TractResult<Box<dyn Kernel>>;
+}
+
+/// A quantized operator ready to run.
+pub(crate) trait Kernel: Debug + Send + Sync {
+    /// Multiply-adds of one run.
+    fn macs(&self) -> u64 {
+        0
+    }
+
+    /// Computes an [`Output::Image`] from images.
+    fn image(&self, _isa: Isa, _inputs: &[&[u8]], _output: &mut [u8]) -> Result<(), Invalid> {
+        Err(Invalid("the operator makes no image"))
+    }
+
+    /// Computes [`Output::Logits`] from images.
+    fn logits(&self, _isa: Isa, _inputs: &[&[u8]], _output: &mut [f32]) -> Result<(), Invalid> {
+        Err(Invalid("the operator makes no logits"))
+    }
+}
+
+/// An [`Operator`] as tract's importer knows it: in NCHW, shapes still to be inferred.
+#[derive(Debug, Clone)]
+pub(crate) struct Import(pub(crate) Arc<dyn Operator>);
+
+impl Expansion for Import {
+    fn name(&self) -> StaticName {
+        self.0.name().into()
+    }
+
+    fn rules<'r, 'p: 'r, 's: 'r>(
+        &'s self,
+        s: &mut Solver<'r>,
+        inputs: &'p [TensorProxy],
+        outputs: &'p [TensorProxy],
+    ) -> InferenceResult {
+        check_output_arity(outputs, 1)?;
+        for input in inputs {
+            s.equals(&input.datum_type, u8::datum_type())?;
+        }
+        s.given_all(inputs.iter().map(|input| &input.shape), move |s, shapes: Vec<TVec<TDim>>| {
+            let images = shapes.iter().map(|shape| image_of(shape)).collect::<TractResult<Vec<_>>>()?;
+            let (datum_type, shape) = match self.0.output(&images)? {
+                Output::Image([height, width, channels]) => (u8::datum_type(), tvec![1, channels, height, width]),
+                Output::Logits(n) => (f32::datum_type(), tvec![1, n]),
+            };
+            s.equals(&outputs[0].datum_type, datum_type)?;
+            s.equals(&outputs[0].shape, shape.iter().map(|d| d.to_dim()).collect::<TVec<TDim>>())
+        })
+    }
+
+    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
+        let mut images = vec![];
+        let mut sources = vec![];
+        for (index, &outlet) in inputs.iter().enumerate() {
+            let shape = &model.outlet_fact(outlet)?.shape;
+            images.push(image_of(shape)?);
+            sources.push(if shape.rank() == 4 { to_nhwc(prefix, index, model, outlet)? } else { outlet });
+        }
+        let output = self.0.output(&images)?;
+        let fast = Fast { name: self.0.name(), kernel: self.0.kernel(&images)?.into(), isa: Isa::detect(), output };
+        match output {
+            Output::Image(_) => {
+                let nhwc = model.wire_node(format!("{prefix}.nhwc"), fast, &sources)?;
+                model.wire_node(prefix, NHWC_TO_NCHW, &nhwc)
+            }
+            Output::Logits(_) => model.wire_node(prefix, fast, &sources),
+        }
+    }
+}
+
+const NHWC_TO_NCHW: AxisOp = AxisOp::Move(3, 1);
+const NCHW_TO_NHWC: AxisOp = AxisOp::Move(1, 3);
+
+/// The NHWC twin of an NCHW outlet.
+fn to_nhwc(prefix: &str, index: usize, model: &mut TypedModel, outlet: OutletId) -> TractResult<OutletId> {
+    let node = model.node(outlet.node);
+    if node.op_as::<AxisOp>() == Some(&NHWC_TO_NCHW)
+        && let [before] = node.inputs[..]
+    {
+        return Ok(before);
+    }
+    let moved = model.wire_node(format!("{prefix}.to_nhwc.{index}"), NCHW_TO_NHWC, &[outlet])?;
+    moved.first().copied().context("a move of axes has no output")
+}
+
+/// The image that an NCHW tensor `[1, c, h, w]` or a row `[1, c]` is.
+fn image_of(shape: &[TDim]) -> TractResult<Image> {
+    let dims = shape.iter().map(|d| Ok(d.to_usize()?)).collect::<TractResult<Vec<usize>>>()?;
+    match dims[..] {
+        [1, channels, height, width] => Ok([height, width, channels]),
+        [1, channels] => Ok([1, 1, channels]),
+        _ => bail!("a quantized operator takes one image, not a tensor of shape {dims:?}"),
+    }
+}
+
+/// A ready kernel as tract runs it.
+#[derive(Debug, Clone)]
+pub(crate) struct Fast {
+    pub(crate) name: &'static str,
+    pub(crate) kernel: Arc<dyn Kernel>,
+    pub(crate) isa: Isa,
+    output: Output,
+}
+
+impl PartialEq for Fast {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.kernel, &other.kernel)
+    }
+}
+
+impl Eq for Fast {}
+
+impl Op for Fast {
+    fn name(&self) -> StaticName {
+        self.name.into()
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for Fast {
+    op_out_of_plan!();
+
+    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let views = inputs.iter().map(|input| input.try_as_plain_ram()).collect::<TractResult<Vec<_>>>()?;
+        let bytes = views.iter().map(|view| view.as_slice::<u8>()).collect::<TractResult<Vec<&[u8]>>>()?;
+        let output = match self.output {
+            Output::Image([height, width, channels]) => {
+                let mut output = Tensor::zero::<u8>(&[1, height, width, channels])?;
+                let mut view = output.try_as_plain_ram_mut()?;
+                self.kernel.image(self.isa, &bytes, view.as_slice_mut::<u8>()?)?;
+                output
+            }
+            Output::Logits(n) => {
+                let mut output = Tensor::zero::<f32>(&[1, n])?;
+                let mut view = output.try_as_plain_ram_mut()?;
+                self.kernel.logits(self.isa, &bytes, view.as_slice_mut::<f32>()?)?;
+                output
+            }
+        };
+        Ok(tvec!(output.into_tvalue()))
+    }
+}
+
+impl TypedOp for Fast {
+    fn output_facts(&self, _: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        Ok(tvec!(match self.output {
+            Output::Image([height, width, channels]) => u8::fact([1, height, width, channels]),
+            Output::Logits(n) => f32::fact([1, n]),
+        }))
+    }
+
+    as_op!();
+}
+
+/// The one image of an operator with one input.
+fn one<T: Copy>(inputs: &[T]) -> Result<T, Invalid> {
+    match inputs {
+        [input] => Ok(*input),
+        _ => Err(Invalid("the operator takes one input")),
+    }
+}
