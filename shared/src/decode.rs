@@ -39,7 +39,7 @@ pub fn decode(image_file: &[u8]) -> Result<Pixels> {
             image_file.len()
         )));
     }
-    let (name, decoder): (_, fn(&[u8]) -> Result<Pixels>) = match format(image_file) {
+    let (name, decoder): (_, Decoder) = match format(image_file) {
         Format::Jpeg => ("JPEG", decode_jpeg),
         Format::Png => ("PNG", decode_png),
         Format::Empty => return Err(Error::new("the image file is empty")),
@@ -61,6 +61,8 @@ pub fn decode(image_file: &[u8]) -> Result<Pixels> {
         })
         .with_context(|| format!("can't decode the {name} image"))
 }
+
+type Decoder = fn(&[u8]) -> Result<Pixels>;
 
 /// What a file is, by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -198,8 +198,8 @@ mod tests {
     fn picture(width: usize, height: usize) -> Pixels {
         let sample = |index: usize| {
             let (x, y) = (index / 3 % width, index / 3 / width);
-            if index / 300 % 2 == 0 {
-                (index as u64 * 2_654_435_761 >> 7) as u8
+            if (index / 300).is_multiple_of(2) {
+                ((index as u64 * 2_654_435_761) >> 7) as u8
             } else {
                 ((x / 5 + y / 3) % 2 * 255) as u8
             }
