@@ -12,8 +12,6 @@ enum Kind {
     Plain,
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
 }
 
 /// Rows of one tile: as many as leave the sums in registers.
@@ -38,17 +36,8 @@ impl Isa {
         #[allow(unused_mut)]
         let mut found = vec![Isa::PLAIN];
         #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                found.push(Isa(Kind::Avx2));
-                if is_x86_feature_detected!("avx512f")
-                    && is_x86_feature_detected!("avx512bw")
-                    && is_x86_feature_detected!("avx512vl")
-                    && is_x86_feature_detected!("avx512dq")
-                {
-                    found.push(Isa(Kind::Avx512));
-                }
-            }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            found.push(Isa(Kind::Avx2));
         }
         found
     }
@@ -65,15 +54,13 @@ impl Isa {
             }
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => "avx2",
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx512 => "avx512",
         }
     }
 }
 
 /// One method of [`Isa`] per operator, and per instruction set a function that enables it around the plain body.
 macro_rules! operators {
-    ($($name:ident($($arg:ident: $type:ty),*) = $plain:expr, $avx2:expr, $avx512:expr;)*) => {
+    ($($name:ident($($arg:ident: $type:ty),*) = $plain:expr, $avx2:expr;)*) => {
         impl Isa {
             $(
                 #[inline]
@@ -83,9 +70,6 @@ macro_rules! operators {
                         // SAFETY: a value of this kind exists only after its instruction set was detected.
                         #[cfg(target_arch = "x86_64")]
                         Kind::Avx2 => unsafe { avx2::$name($($arg),*) },
-                        // SAFETY: as above.
-                        #[cfg(target_arch = "x86_64")]
-                        Kind::Avx512 => unsafe { avx512::$name($($arg),*) },
                     }
                 }
             )*
@@ -101,30 +85,19 @@ macro_rules! operators {
                 }
             )*
         }
-
-        #[cfg(target_arch = "x86_64")]
-        mod avx512 {
-            use super::*;
-            $(
-                #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512dq")]
-                pub(super) fn $name($($arg: $type),*) {
-                    $avx512($($arg),*)
-                }
-            )*
-        }
     };
 }
 
 operators! {
     conv(conv: &Conv, input: &[u8], output: &mut [u8]) =
-        plain::conv::<PLAIN_ROWS, PLAIN_FMA>, plain::conv::<6, true>, plain::conv::<8, true>;
+        plain::conv::<PLAIN_ROWS, PLAIN_FMA>, plain::conv::<6, true>;
     depthwise(conv: &Depthwise, input: &[u8], output: &mut [u8]) =
-        plain::depthwise, plain::depthwise, plain::depthwise;
+        plain::depthwise, plain::depthwise;
     linear(linear: &Linear, input: &[u8], logits: &mut [f32]) =
-        plain::linear::<PLAIN_FMA>, plain::linear::<true>, plain::linear::<true>;
-    add(add: &Add, a: &[u8], b: &[u8], output: &mut [u8]) = plain::add, plain::add, plain::add;
+        plain::linear::<PLAIN_FMA>, plain::linear::<true>;
+    add(add: &Add, a: &[u8], b: &[u8], output: &mut [u8]) = plain::add, plain::add;
     global_average_pool(pool: &GlobalAveragePool, input: &[u8], output: &mut [u8]) =
-        plain::global_average_pool, plain::global_average_pool, plain::global_average_pool;
+        plain::global_average_pool, plain::global_average_pool;
     max_pool(pool: &MaxPool, input: &[u8], output: &mut [u8]) =
-        plain::max_pool, plain::max_pool, plain::max_pool;
+        plain::max_pool, plain::max_pool;
 }

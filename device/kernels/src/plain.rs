@@ -156,7 +156,10 @@ pub(crate) fn conv<const M: usize, const FMA: bool>(conv: &Conv, input: &[u8], o
                         bytes[lane] = to_u8(sums[lane] as f32 * scales[lane], conv.requantize.zero_point);
                     }
                     let at = (first + t * M + m) * n + p * LANES;
-                    output[at..at + lanes].copy_from_slice(&bytes[..lanes]);
+                    match output[at..at + lanes].as_mut_array::<LANES>() {
+                        Some(output) => *output = bytes,
+                        None => output[at..at + lanes].copy_from_slice(&bytes[..lanes]),
+                    }
                 }
             }
         }
