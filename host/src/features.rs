@@ -1,1 +1,337 @@
-//! Bottlenecks.
+//! Bottlenecks: the frozen backbone's features of each photo, computed once and kept in a file.
+//!
+//! One file per preprocessing and weights: a header, then records of one size, only ever appended:
+//!
+//! | bytes | header | | bytes | record |
+//! |---|---|---|---|---|
+//! | 8 | magic `GRAFTBTL` | | 32 | SHA-256 of the photo's file |
+//! | 4 | version | | 4 `len` | bottleneck, f32 |
+//! | 4 | `len`, values of a bottleneck | | 8 | checksum: first bytes of the SHA-256 of the record so far |
+//! | 32 | key: SHA-256 of all that the values depend on beside the photo | | | |
+//!
+//! Numbers are little-endian. A record whose checksum is wrong does not count, and at the end of the file it is cut off.
+//! Several programs may use a file at once: appending happens under a lock, at a record's boundary.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufReader, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use candle_core::{Device, Tensor};
+use graft_shared::digest::{hex, sha256};
+use graft_shared::error::{Context, Error, Result};
+use graft_shared::limits::MAX_IMAGE_FILE_BYTES;
+use graft_shared::preprocess::{Filter, Fit, Pixels, Preprocess};
+use rayon::prelude::*;
+
+use crate::backbone::{Backbone, weights};
+
+const MAGIC: &[u8; 8] = b"GRAFTBTL";
+/// Of the file's layout and of what fills it: raised when preprocessing or a kernel gives other bits.
+const VERSION: u32 = 1;
+const HEADER_LEN: u64 = 48;
+const HASH_LEN: usize = 32;
+const CHECKSUM_LEN: usize = 8;
+/// Photos between two writes to the disk: about a second's work, which is what an interrupted run loses.
+const PHOTOS_PER_WRITE: usize = 64;
+
+/// A photo whose bottleneck is wanted.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// SHA-256 of the file.
+    pub content_hash: [u8; 32],
+    /// Where the file is.
+    pub path: PathBuf,
+}
+
+/// What [`extract`] found.
+#[derive(Debug)]
+pub struct Extracted {
+    /// f32 `[photos, bottleneck_len]`: a row for each item that is not refused, in the items' order.
+    pub matrix: Tensor,
+    /// Items that can't be read, by index, in ascending order, and why.
+    pub refused: Vec<(usize, Error)>,
+}
+
+/// The folder of bottlenecks in the user's cache folder.
+///
+/// # Errors
+/// The environment names no such folder.
+pub fn default_dir() -> Result<PathBuf> {
+    Ok(weights::default_cache_dir()?.join("bottlenecks"))
+}
+
+/// The bottlenecks of `items`: those in the store are read, the others computed and appended to it.
+///
+/// `progress` is told how many photos were finished since it was last called. What was appended stays when a run ends
+/// early. A photo's row does not depend on the others.
+///
+/// # Errors
+/// A store that can't be read or written, no items, and preprocessing that does not fit the backbone. A photo that can't
+/// be read is no error, it is in `refused`.
+pub fn extract(
+    backbone: &Backbone,
+    preprocess: &Preprocess,
+    items: &[Item],
+    store: &mut Store,
+    progress: &(dyn Fn(usize) + Sync),
+) -> Result<Extracted> {
+    let missing: Vec<usize> = (0..items.len())
+        .filter(|&index| !store.contains(&items[index].content_hash))
+        .collect();
+    progress(items.len() - missing.len());
+
+    let batch_len = (2 * rayon::current_num_threads()).clamp(4, PHOTOS_PER_WRITE);
+    let mut refused = Vec::new();
+    for chunk in missing.chunks(PHOTOS_PER_WRITE) {
+        let mut records = Vec::with_capacity(chunk.len());
+        for batch in chunk.chunks(batch_len) {
+            let pictures: Vec<Result<Pixels>> = batch
+                .par_iter()
+                .map(|&index| picture(&items[index], preprocess))
+                .collect();
+            let mut hashes = Vec::with_capacity(batch.len());
+            let mut usable = Vec::with_capacity(batch.len());
+            for (&index, picture) in batch.iter().zip(pictures) {
+                match picture {
+                    Ok(picture) => {
+                        hashes.push(items[index].content_hash);
+                        usable.push(picture);
+                    }
+                    Err(error) => refused.push((index, error)),
+                }
+            }
+            if !usable.is_empty() {
+                let rows = backbone
+                    .bottlenecks(&usable)?
+                    .to_vec2::<f32>()
+                    .context("reading the bottlenecks")?;
+                records.extend(hashes.into_iter().zip(rows));
+            }
+            progress(batch.len());
+        }
+        store.append(&records)?;
+    }
+
+    let mut values = Vec::with_capacity(items.len() * store.len);
+    let mut refused_indices = refused.iter().map(|(index, _)| *index).peekable();
+    for (index, item) in items.iter().enumerate() {
+        if refused_indices.next_if_eq(&index).is_none() {
+            store.read_into(&item.content_hash, &mut values)?;
+        }
+    }
+    let rows = items.len() - refused.len();
+    let matrix = Tensor::from_vec(values, (rows, store.len), &Device::Cpu)
+        .context("putting the bottlenecks together")?;
+    Ok(Extracted { matrix, refused })
+}
+
+fn picture(item: &Item, preprocess: &Preprocess) -> Result<Pixels> {
+    let file = File::open(&item.path).context("it can't be opened")?;
+    let mut bytes = Vec::new();
+    file.take(MAX_IMAGE_FILE_BYTES as u64 + 1)
+        .read_to_end(&mut bytes)
+        .context("it can't be read")?;
+    if sha256(&bytes) != item.content_hash {
+        return Err(Error::new("the file changed while it was being used"));
+    }
+    preprocess.apply(&bytes)
+}
+
+/// A file of bottlenecks.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    file: File,
+    /// Values of a bottleneck.
+    len: usize,
+    /// Where each photo's record begins.
+    offsets: HashMap<[u8; 32], u64>,
+}
+
+impl Store {
+    /// Opens the file in `directory` that belongs to this backbone and preprocessing; makes folder and file if need be.
+    ///
+    /// A file with a foreign header is begun anew: it is a cache.
+    ///
+    /// # Errors
+    /// A folder or file that can't be made, read or written.
+    pub fn open(directory: &Path, backbone: &Backbone, preprocess: &Preprocess) -> Result<Store> {
+        Store::open_key(
+            directory,
+            key(backbone, preprocess),
+            backbone.bottleneck_len,
+        )
+    }
+
+    /// How many photos it holds.
+    pub fn photos(&self) -> usize {
+        self.offsets.len()
+    }
+
+    /// Whether it holds the photo with this SHA-256.
+    pub fn contains(&self, content_hash: &[u8; 32]) -> bool {
+        self.offsets.contains_key(content_hash)
+    }
+
+    fn open_key(directory: &Path, key: [u8; 32], len: usize) -> Result<Store> {
+        fs::create_dir_all(directory)
+            .with_context(|| format!("making the folder of bottlenecks {}", directory.display()))?;
+        let path = directory.join(format!("{}.bin", hex(&key)));
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .with_context(|| format!("opening the bottlenecks in {}", path.display()))?;
+        let mut store = Store {
+            path,
+            file,
+            len,
+            offsets: HashMap::new(),
+        };
+        store.locked(|store| store.index(&header(key, len)))?;
+        Ok(store)
+    }
+
+    /// Reads the whole file, writes the header of a new one, and cuts off what is damaged at the end.
+    fn index(&mut self, header: &[u8]) -> std::io::Result<()> {
+        let mut reader = BufReader::with_capacity(1 << 20, &self.file);
+        let mut found = Vec::new();
+        reader.by_ref().take(HEADER_LEN).read_to_end(&mut found)?;
+        if found != header {
+            self.file.set_len(0)?;
+            self.file.seek(SeekFrom::Start(0))?;
+            self.file.write_all(header)?;
+            return self.file.sync_all();
+        }
+        let mut record = vec![0; self.record_len()];
+        let (mut offset, mut sound_end) = (HEADER_LEN, HEADER_LEN);
+        while read_whole(&mut reader, &mut record)? {
+            let next = offset + record.len() as u64;
+            let (content, checksum) = record.split_at(record.len() - CHECKSUM_LEN);
+            if sha256(content)[..CHECKSUM_LEN] == *checksum
+                && let Some(content_hash) = content.first_chunk()
+            {
+                self.offsets.insert(*content_hash, offset);
+                sound_end = next;
+            }
+            offset = next;
+        }
+        if self.file.metadata()?.len() > sound_end {
+            self.file.set_len(sound_end)?;
+            self.file.sync_all()?;
+        }
+        Ok(())
+    }
+
+    /// Adds records and waits until they are on the disk.
+    fn append(&mut self, records: &[([u8; 32], Vec<f32>)]) -> Result<()> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let mut bytes = Vec::with_capacity(records.len() * self.record_len());
+        for (content_hash, values) in records {
+            let start = bytes.len();
+            bytes.extend_from_slice(content_hash);
+            bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+            let checksum = sha256(&bytes[start..]);
+            bytes.extend_from_slice(&checksum[..CHECKSUM_LEN]);
+        }
+        self.locked(|store| {
+            let record_len = store.record_len() as u64;
+            // Another program may have died in the middle of a record.
+            let whole = store.file.metadata()?.len().saturating_sub(HEADER_LEN) / record_len;
+            let mut offset = HEADER_LEN + whole * record_len;
+            store.file.set_len(offset)?;
+            store.file.seek(SeekFrom::Start(offset))?;
+            store.file.write_all(&bytes)?;
+            store.file.sync_data()?;
+            for (content_hash, _) in records {
+                store.offsets.insert(*content_hash, offset);
+                offset += record_len;
+            }
+            Ok(())
+        })
+    }
+
+    /// Appends a photo's bottleneck to `values`.
+    fn read_into(&mut self, content_hash: &[u8; 32], values: &mut Vec<f32>) -> Result<()> {
+        let offset = *self
+            .offsets
+            .get(content_hash)
+            .with_context(|| format!("no bottleneck of {}", hex(content_hash)))?;
+        let mut record = vec![0; self.record_len()];
+        self.file
+            .seek(SeekFrom::Start(offset))
+            .and_then(|_| self.file.read_exact(&mut record))
+            .with_context(|| format!("reading {}", self.path.display()))?;
+        let (numbers, _) = record[HASH_LEN..record.len() - CHECKSUM_LEN].as_chunks();
+        values.extend(numbers.iter().map(|number| f32::from_le_bytes(*number)));
+        Ok(())
+    }
+
+    fn record_len(&self) -> usize {
+        HASH_LEN + size_of::<f32>() * self.len + CHECKSUM_LEN
+    }
+
+    /// Runs `action` while no other program may change the file.
+    fn locked(&mut self, action: impl FnOnce(&mut Store) -> std::io::Result<()>) -> Result<()> {
+        let result = self.file.lock().and_then(|()| action(self));
+        // Closing the file unlocks it too.
+        let _ = self.file.unlock();
+        result.with_context(|| {
+            format!(
+                "reading and writing the bottlenecks in {}",
+                self.path.display()
+            )
+        })
+    }
+}
+
+/// Fills `record`; false at the end of the file, a part of a record included.
+fn read_whole(reader: &mut impl Read, record: &mut [u8]) -> std::io::Result<bool> {
+    match reader.read_exact(record) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn header(key: [u8; 32], len: usize) -> Vec<u8> {
+    let mut header = MAGIC.to_vec();
+    header.extend_from_slice(&VERSION.to_le_bytes());
+    header.extend_from_slice(&(len as u32).to_le_bytes());
+    header.extend_from_slice(&key);
+    header
+}
+
+/// SHA-256 of what a bottleneck depends on beside the photo: weights, preprocessing, normalisation, this version.
+fn key(backbone: &Backbone, preprocess: &Preprocess) -> [u8; 32] {
+    let mut parts = Vec::new();
+    parts.extend_from_slice(&VERSION.to_le_bytes());
+    parts.extend_from_slice(&backbone.weights_digest);
+    parts.extend_from_slice(&(backbone.input_size as u64).to_le_bytes());
+    for value in backbone.spec.mean.iter().chain(&backbone.spec.std) {
+        parts.extend_from_slice(&value.to_le_bytes());
+    }
+    parts.extend_from_slice(&preprocess.width.to_le_bytes());
+    parts.extend_from_slice(&preprocess.height.to_le_bytes());
+    match preprocess.fit {
+        Fit::Crop { crop_pct } => {
+            parts.push(0);
+            parts.extend_from_slice(&crop_pct.to_le_bytes());
+        }
+        Fit::Pad { colour } => {
+            parts.push(1);
+            parts.extend_from_slice(&colour);
+        }
+        Fit::Squash => parts.push(2),
+    }
+    parts.push(match preprocess.filter {
+        Filter::Bilinear => 0,
+        Filter::Bicubic => 1,
+    });
+    sha256(&parts)
+}

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use graft_shared::error::{Context, Error, Result};
 
-use super::{Conv, Linear, pool};
+use super::{Conv, Linear, add, pool};
 
 /// A network as a list of nodes; the output of node `i` is activation `i`.
 ///
@@ -126,7 +126,7 @@ impl Node {
         match &self.op {
             Op::Input => Ok(input.clone()),
             Op::Conv(conv) => conv.forward(read(0)?),
-            Op::Add => (read(0)? + read(1)?).context("adding two activations"),
+            Op::Add => add::add(read(0)?, read(1)?),
             Op::GlobalAveragePool => pool::global_average(read(0)?),
             Op::Linear(linear) => linear.forward(read(0)?),
         }

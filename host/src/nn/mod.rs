@@ -3,6 +3,7 @@
 //! Tensors are f32, NCHW. The heavy units are operators of our own on candle tensors, because candle runs a depthwise
 //! convolution as a loop over its channels; [`cpu`] holds their kernels.
 
+mod add;
 mod batch_norm;
 mod conv;
 pub(crate) mod cpu;
