@@ -18,6 +18,12 @@ impl Classification {
         Classification { logits, scores, unknown }
     }
 
+    /// The best label and its score; a model has at least two labels.
+    #[must_use]
+    pub fn best(&self) -> (usize, f32) {
+        self.top(1).first().copied().unwrap_or_default()
+    }
+
     /// The `k` best labels and their scores, best first; equal logits in the order of the labels.
     #[must_use]
     pub fn top(&self, k: usize) -> Vec<(usize, f32)> {

@@ -26,8 +26,12 @@
 //! - The memory safety of hostile input rests on tract, zune-jpeg and image, which contain unsafe code.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 mod classify;
 mod engine;
+pub mod evaluate;
+pub mod label;
+pub mod listing;
 pub mod model;
 mod onnx;
 mod ops;

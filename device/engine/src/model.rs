@@ -195,7 +195,11 @@ fn labels_json(labels: &Labels) -> Result<String> {
     serde_json::to_string(&labels.iter().collect::<Vec<_>>()).context("can't write the labels as JSON")
 }
 
-fn preprocessing_json(preprocess: &Preprocess) -> Result<String> {
+/// The readable metadata entry `preprocessing`: one JSON object.
+///
+/// # Errors
+/// When a number has no JSON form, which no valid spec has.
+pub fn preprocessing_json(preprocess: &Preprocess) -> Result<String> {
     #[derive(Serialize)]
     struct Readable {
         layout: &'static str,
