@@ -77,10 +77,16 @@ pub fn bench(path: &Path, threads: usize, runs: usize) -> Result<Bench> {
     let cold_start = opened + start.elapsed();
 
     let samples = thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| time(&engine, &pixels, runs))).collect();
+        let workers: Vec<_> = (0..threads)
+            .map(|_| scope.spawn(|| time(&engine, &pixels, runs)))
+            .collect();
         let mut samples = vec![];
         for worker in workers {
-            samples.extend(worker.join().map_err(|_| Error::new("a thread that labelled pictures panicked"))??);
+            samples.extend(
+                worker
+                    .join()
+                    .map_err(|_| Error::new("a thread that labelled pictures panicked"))??,
+            );
         }
         Ok::<_, Error>(samples)
     })?;
@@ -89,7 +95,9 @@ pub fn bench(path: &Path, threads: usize, runs: usize) -> Result<Bench> {
     let cpu: Option<Vec<f64>> = samples.iter().map(|sample| sample.cpu).collect();
     let cpu_milliseconds = cpu.map(|mut cpu| {
         cpu.sort_by(f64::total_cmp);
-        CpuLatency { p50: percentile(&cpu, 50) }
+        CpuLatency {
+            p50: percentile(&cpu, 50),
+        }
     });
     Ok(Bench {
         isa: engine.isa().to_owned(),
@@ -136,7 +144,9 @@ fn time(engine: &Engine, pixels: &Pixels, runs: usize) -> Result<Vec<Sample>> {
             let start = Instant::now();
             engine.logits(pixels)?;
             let wall = start.elapsed().as_secs_f64() * 1e3;
-            let cpu = thread_nanoseconds().zip(cpu_before).map(|(after, before)| (after - before) as f64 / 1e6);
+            let cpu = thread_nanoseconds()
+                .zip(cpu_before)
+                .map(|(after, before)| (after - before) as f64 / 1e6);
             Ok(Sample { wall, cpu })
         })
         .collect()
@@ -152,14 +162,21 @@ fn percentile(sorted: &[f64], percent: usize) -> f64 {
 fn thread_nanoseconds() -> Option<u64> {
     // The kernel brings the figure up to date when the thread gives way.
     thread::yield_now();
-    fs::read_to_string("/proc/thread-self/schedstat").ok()?.split_whitespace().next()?.parse().ok()
+    fs::read_to_string("/proc/thread-self/schedstat")
+        .ok()?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()
 }
 
 /// The most memory that this process has held, in bytes; `None` where the system does not tell.
 #[must_use]
 pub fn peak_rss_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kibibytes: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
     kibibytes.checked_mul(1024)
 }

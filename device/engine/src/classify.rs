@@ -14,8 +14,14 @@ pub struct Classification {
 impl Classification {
     pub(crate) fn new(logits: Vec<f32>, temperature: f32, threshold: f32) -> Classification {
         let scores = softmax(&logits, temperature);
-        let unknown = best(&scores, 1).first().is_none_or(|(_, score)| *score < threshold);
-        Classification { logits, scores, unknown }
+        let unknown = best(&scores, 1)
+            .first()
+            .is_none_or(|(_, score)| *score < threshold);
+        Classification {
+            logits,
+            scores,
+            unknown,
+        }
     }
 
     /// The best label and its score; a model has at least two labels.
@@ -27,7 +33,10 @@ impl Classification {
     /// The `k` best labels and their scores, best first; equal logits in the order of the labels.
     #[must_use]
     pub fn top(&self, k: usize) -> Vec<(usize, f32)> {
-        best(&self.logits, k).into_iter().map(|(label, _)| (label, self.scores[label])).collect()
+        best(&self.logits, k)
+            .into_iter()
+            .map(|(label, _)| (label, self.scores[label]))
+            .collect()
     }
 }
 
@@ -44,8 +53,10 @@ fn best(values: &[f32], k: usize) -> Vec<(usize, f32)> {
 /// bits on every processor.
 fn softmax(logits: &[f32], temperature: f32) -> Vec<f32> {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let exponentials: Vec<f32> =
-        logits.iter().map(|logit| libm::expf((logit - largest) / temperature)).collect();
+    let exponentials: Vec<f32> = logits
+        .iter()
+        .map(|logit| libm::expf((logit - largest) / temperature))
+        .collect();
     let sum: f32 = exponentials.iter().fold(0.0, |sum, e| sum + e);
     exponentials.iter().map(|e| e / sum).collect()
 }
@@ -58,7 +69,11 @@ mod tests {
     #[test]
     fn ties_go_to_the_lower_index() {
         let classification = Classification::new(vec![1.0, 3.0, 3.0, -2.0], 1.0, 0.0);
-        let order: Vec<usize> = classification.top(9).iter().map(|(label, _)| *label).collect();
+        let order: Vec<usize> = classification
+            .top(9)
+            .iter()
+            .map(|(label, _)| *label)
+            .collect();
         assert_eq!(order, [1, 2, 0, 3]);
         assert_eq!(classification.top(2).len(), 2);
         assert_eq!(classification.top(0), []);
@@ -67,10 +82,16 @@ mod tests {
     #[test]
     fn scores_are_probabilities_whatever_the_temperature() {
         for temperature in [0.1, 1.0, 7.0] {
-            let classification = Classification::new(vec![1000.0, 999.0, -1000.0], temperature, 0.5);
+            let classification =
+                Classification::new(vec![1000.0, 999.0, -1000.0], temperature, 0.5);
             let sum: f32 = classification.scores.iter().sum();
             assert!((sum - 1.0).abs() < 1e-6);
-            assert!(classification.scores.iter().all(|score| (0.0..=1.0).contains(score)));
+            assert!(
+                classification
+                    .scores
+                    .iter()
+                    .all(|score| (0.0..=1.0).contains(score))
+            );
         }
         let even = Classification::new(vec![0.0; 4], 1.0, 0.25);
         assert_eq!(even.scores, [0.25; 4]);

@@ -65,7 +65,11 @@ impl Engine {
     fn new(Model { card, proto, bytes }: Model) -> Result<Engine> {
         let size = [card.preprocess.height, card.preprocess.width].map(usize::from);
         let plan = Plan::new(proto, size, card.labels.len())?;
-        Ok(Engine { card, plan, model_bytes: bytes })
+        Ok(Engine {
+            card,
+            plan,
+            model_bytes: bytes,
+        })
     }
 
     /// What the model says about itself: labels, preprocessing, metrics.
@@ -98,7 +102,10 @@ impl Engine {
     /// # Errors
     /// When the pixels are not of the model's input size, or the model fails.
     pub fn logits(&self, pixels: &Pixels) -> Result<Vec<f32>> {
-        let (width, height) = (usize::from(self.card.preprocess.width), usize::from(self.card.preprocess.height));
+        let (width, height) = (
+            usize::from(self.card.preprocess.width),
+            usize::from(self.card.preprocess.height),
+        );
         if (pixels.width, pixels.height) != (width, height) {
             return Err(Error::new(format!(
                 "the model's input is {width} x {height} pixels, not {} x {}",
@@ -115,7 +122,11 @@ impl Engine {
     /// As for [`Engine::logits`].
     pub fn classify_pixels(&self, pixels: &Pixels) -> Result<Classification> {
         let decision = self.card.decision;
-        Ok(Classification::new(self.logits(pixels)?, decision.temperature, decision.threshold))
+        Ok(Classification::new(
+            self.logits(pixels)?,
+            decision.temperature,
+            decision.threshold,
+        ))
     }
 
     /// Labels the picture in the bytes of an image file.
@@ -133,12 +144,23 @@ impl Engine {
     /// When a logit differs more: the model would not give here what it gave where it was made.
     pub fn verify(&self) -> Result<VerifyReport> {
         let exact = self.plan.nodes.tract == 0;
-        let mut report =
-            VerifyReport { probes: self.card.probes.len(), exact, largest_difference: 0.0, tolerance: 0.0 };
+        let mut report = VerifyReport {
+            probes: self.card.probes.len(),
+            exact,
+            largest_difference: 0.0,
+            tolerance: 0.0,
+        };
         for (index, probe) in self.card.probes.iter().enumerate() {
             let logits = self.logits(&Probe::pixels(probe.seed, &self.card.preprocess))?;
-            let largest = probe.logits.iter().fold(0f32, |largest, logit| largest.max(logit.abs()));
-            let tolerance = if exact { 0.0 } else { PROBE_TOLERANCE * largest };
+            let largest = probe
+                .logits
+                .iter()
+                .fold(0f32, |largest, logit| largest.max(logit.abs()));
+            let tolerance = if exact {
+                0.0
+            } else {
+                PROBE_TOLERANCE * largest
+            };
             report.tolerance = report.tolerance.max(tolerance);
             for (label, (got, expected)) in logits.iter().zip(&probe.logits).enumerate() {
                 let difference = (got - expected).abs();

@@ -74,7 +74,10 @@ pub fn evaluate(
     threads: usize,
     progress: &(dyn Fn(usize) + Sync),
 ) -> Result<Evaluation> {
-    let truths = photos.iter().map(|photo| truth(engine, photo)).collect::<Result<Vec<usize>>>()?;
+    let truths = photos
+        .iter()
+        .map(|photo| truth(engine, photo))
+        .collect::<Result<Vec<usize>>>()?;
     let outcomes = run(engine, photos, &truths, threads, progress)?;
     let mut refused = vec![];
     let mut predictions = vec![];
@@ -89,7 +92,9 @@ pub fn evaluate(
         }
     }
     if predictions.is_empty() {
-        let first = refused.first().map_or(String::new(), |(path, reason)| format!("{}: {reason}", path.display()));
+        let first = refused.first().map_or(String::new(), |(path, reason)| {
+            format!("{}: {reason}", path.display())
+        });
         return Err(Error::new("none of the photos could be labelled").source(first));
     }
     let labels: Vec<&str> = engine.card().labels.iter().collect();
@@ -97,11 +102,18 @@ pub fn evaluate(
     for prediction in &predictions {
         confusion[prediction.truth][prediction.predicted] += 1;
     }
-    let classes: Vec<ClassReport> =
-        labels.iter().enumerate().map(|(index, label)| class_report(label, index, &confusion)).collect();
+    let classes: Vec<ClassReport> = labels
+        .iter()
+        .enumerate()
+        .map(|(index, label)| class_report(label, index, &confusion))
+        .collect();
     let images = predictions.len() as u64;
     let right: u64 = (0..labels.len()).map(|index| confusion[index][index]).sum();
-    let present: Vec<f64> = classes.iter().filter(|class| class.images > 0).map(|class| class.recall).collect();
+    let present: Vec<f64> = classes
+        .iter()
+        .filter(|class| class.images > 0)
+        .map(|class| class.recall)
+        .collect();
     Ok(Evaluation {
         images,
         refused,
@@ -116,8 +128,12 @@ pub fn evaluate(
 
 fn truth(engine: &Engine, photo: &Photo) -> Result<usize> {
     engine.card().labels.index_of(&photo.label).ok_or_else(|| {
-        Error::new(format!("`{}` has the label `{}`, which the model does not know", photo.path.display(), photo.label))
-            .hint("evaluate on photos with the labels that the model was trained on")
+        Error::new(format!(
+            "`{}` has the label `{}`, which the model does not know",
+            photo.path.display(),
+            photo.label
+        ))
+        .hint("evaluate on photos with the labels that the model was trained on")
     })
 }
 
@@ -137,7 +153,9 @@ fn run(
         let mut outcomes = vec![];
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
-            let (Some(photo), Some(&truth)) = (photos.get(index), truths.get(index)) else { return Ok(outcomes) };
+            let (Some(photo), Some(&truth)) = (photos.get(index), truths.get(index)) else {
+                return Ok(outcomes);
+            };
             match predict(engine, photo, truth) {
                 Ok(outcome) => outcomes.push((index, outcome)),
                 Err(error) => {
@@ -150,10 +168,16 @@ fn run(
         }
     };
     let mut outcomes = thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads.clamp(1, photos.len().max(1))).map(|_| scope.spawn(work)).collect();
+        let workers: Vec<_> = (0..threads.clamp(1, photos.len().max(1)))
+            .map(|_| scope.spawn(work))
+            .collect();
         let mut outcomes = vec![];
         for worker in workers {
-            outcomes.extend(worker.join().map_err(|_| Error::new("a thread that labelled photos panicked"))??);
+            outcomes.extend(
+                worker
+                    .join()
+                    .map_err(|_| Error::new("a thread that labelled photos panicked"))??,
+            );
         }
         Ok::<_, Error>(outcomes)
     })?;
@@ -173,10 +197,18 @@ fn predict(engine: &Engine, photo: &Photo, truth: usize) -> Result<Outcome> {
     let classification = engine
         .classify_pixels(&pixels)
         .with_context(|| format!("can't label `{}`", photo.path.display()))?;
-    let in_top5 = classification.top(5).iter().any(|(label, _)| *label == truth);
+    let in_top5 = classification
+        .top(5)
+        .iter()
+        .any(|(label, _)| *label == truth);
     let (predicted, score) = classification.best();
-    let prediction =
-        Prediction { path: photo.path.clone(), truth, predicted, score, logits: classification.logits };
+    let prediction = Prediction {
+        path: photo.path.clone(),
+        truth,
+        predicted,
+        score,
+        logits: classification.logits,
+    };
     Ok(Ok((prediction, in_top5)))
 }
 
@@ -185,12 +217,26 @@ fn class_report(label: &str, index: usize, confusion: &[Vec<u64>]) -> ClassRepor
     let images = confusion[index].iter().sum();
     let precision = share(right, confusion.iter().map(|row| row[index]).sum());
     let recall = share(right, images);
-    let f1 = if right == 0 { 0.0 } else { 2.0 * precision * recall / (precision + recall) };
-    ClassReport { label: label.to_owned(), images, precision, recall, f1 }
+    let f1 = if right == 0 {
+        0.0
+    } else {
+        2.0 * precision * recall / (precision + recall)
+    };
+    ClassReport {
+        label: label.to_owned(),
+        images,
+        precision,
+        recall,
+        f1,
+    }
 }
 
 fn share(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+    if whole == 0 {
+        0.0
+    } else {
+        part as f64 / whole as f64
+    }
 }
 
 impl Evaluation {
@@ -228,8 +274,15 @@ impl Evaluation {
         let mut tsv = "path\ttrue\tpredicted\tscore\n".to_owned();
         for prediction in &self.predictions {
             let path = prediction.path.to_string_lossy();
-            let path = path.replace('\t', "\\t").replace('\n', "\\n").replace('\r', "\\r");
-            let label = |index: usize| self.classes.get(index).map_or("", |class| class.label.as_str());
+            let path = path
+                .replace('\t', "\\t")
+                .replace('\n', "\\n")
+                .replace('\r', "\\r");
+            let label = |index: usize| {
+                self.classes
+                    .get(index)
+                    .map_or("", |class| class.label.as_str())
+            };
             // Writing to a string can't fail.
             let _ = writeln!(
                 tsv,
@@ -245,7 +298,11 @@ impl Evaluation {
     /// The 95 % confidence interval of `top1`.
     #[must_use]
     pub fn top1_interval(&self) -> (f64, f64) {
-        let right = self.predictions.iter().filter(|p| p.truth == p.predicted).count() as u64;
+        let right = self
+            .predictions
+            .iter()
+            .filter(|p| p.truth == p.predicted)
+            .count() as u64;
         wilson_interval(right, self.images)
     }
 }
@@ -264,7 +321,10 @@ pub fn wilson_interval(right: u64, all: u64) -> (f64, f64) {
     let centre = p + Z * Z / (2.0 * n);
     let margin = Z * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
     let scale = 1.0 + Z * Z / n;
-    (((centre - margin) / scale).max(0.0), ((centre + margin) / scale).min(1.0))
+    (
+        ((centre - margin) / scale).max(0.0),
+        ((centre + margin) / scale).min(1.0),
+    )
 }
 
 #[cfg(test)]
@@ -273,7 +333,8 @@ mod tests {
 
     #[test]
     fn wilson_interval_of_known_shares() {
-        let close = |a: (f64, f64), b: (f64, f64)| (a.0 - b.0).abs() < 5e-5 && (a.1 - b.1).abs() < 5e-5;
+        let close =
+            |a: (f64, f64), b: (f64, f64)| (a.0 - b.0).abs() < 5e-5 && (a.1 - b.1).abs() < 5e-5;
         assert!(close(wilson_interval(0, 0), (0.0, 1.0)));
         assert!(close(wilson_interval(81, 263), (0.2553, 0.3662)));
         assert!(close(wilson_interval(0, 20), (0.0, 0.1611)));
@@ -284,9 +345,15 @@ mod tests {
     fn figures_of_a_class() {
         let confusion = vec![vec![6, 2, 0], vec![1, 3, 0], vec![0, 0, 0]];
         let report = class_report("a", 0, &confusion);
-        assert_eq!((report.images, report.precision, report.recall), (8, 6.0 / 7.0, 0.75));
+        assert_eq!(
+            (report.images, report.precision, report.recall),
+            (8, 6.0 / 7.0, 0.75)
+        );
         assert!((report.f1 - 0.8).abs() < 1e-12);
         let empty = class_report("c", 2, &confusion);
-        assert_eq!((empty.images, empty.precision, empty.recall, empty.f1), (0, 0.0, 0.0, 0.0));
+        assert_eq!(
+            (empty.images, empty.precision, empty.recall, empty.f1),
+            (0, 0.0, 0.0, 0.0)
+        );
     }
 }

@@ -18,7 +18,8 @@ use crate::{Classification, Engine};
 /// Suffixes, in lower case, that mark a file in a folder as a picture. Also kinds that can't be decoded, so that such
 /// a file is named as failed and not passed over. A file that the user names itself is always tried.
 const PICTURE_SUFFIXES: [&str; 15] = [
-    "jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "heic", "heif", "avif", "ppm", "qoi",
+    "jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "heic", "heif",
+    "avif", "ppm", "qoi",
 ];
 
 /// One picture to label.
@@ -303,7 +304,14 @@ mod tests {
     #[test]
     fn a_folder_is_every_picture_below_it_in_order() {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["b/2.JPG", "b/1.png", "a.jpeg", "b/notes.txt", ".hidden/3.jpg", "b/.4.jpg"] {
+        for name in [
+            "b/2.JPG",
+            "b/1.png",
+            "a.jpeg",
+            "b/notes.txt",
+            ".hidden/3.jpg",
+            "b/.4.jpg",
+        ] {
             let path = folder.path().join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "").unwrap();

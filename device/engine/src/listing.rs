@@ -22,8 +22,12 @@ pub struct Photo {
 }
 
 /// Folders that name the side of a split, and the word for it.
-const SPLIT_FOLDERS: [(&str, &str); 4] =
-    [("train", "train"), ("val", "val"), ("validation", "val"), ("test", "test")];
+const SPLIT_FOLDERS: [(&str, &str); 4] = [
+    ("train", "train"),
+    ("val", "val"),
+    ("validation", "val"),
+    ("test", "test"),
+];
 
 /// Names that other programs leave behind; a leading dot is skipped too.
 const SKIPPED: [&str; 4] = ["Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir"];
@@ -36,8 +40,13 @@ const MAX_DEPTH: usize = 32;
 /// # Errors
 /// When it does not exist or can't be read, holds no photos, or a TSV lacks a column or a value.
 pub fn list(source: &Path) -> Result<Vec<Photo>> {
-    let metadata = fs::metadata(source).with_context(|| format!("can't open `{}`", source.display()))?;
-    let photos = if metadata.is_dir() { list_folders(source)? } else { list_tsv(source)? };
+    let metadata =
+        fs::metadata(source).with_context(|| format!("can't open `{}`", source.display()))?;
+    let photos = if metadata.is_dir() {
+        list_folders(source)?
+    } else {
+        list_tsv(source)?
+    };
     if photos.is_empty() {
         return Err(Error::new(format!("no photos in `{}`", source.display())).hint(LAYOUT_HINT));
     }
@@ -50,7 +59,10 @@ pub fn list(source: &Path) -> Result<Vec<Photo>> {
 /// As for [`list`], and when no photo is on that side.
 pub fn list_split(source: &Path, split: &str) -> Result<Vec<Photo>> {
     let mut photos = list(source)?;
-    let mut sides: Vec<String> = photos.iter().filter_map(|photo| photo.split.clone()).collect();
+    let mut sides: Vec<String> = photos
+        .iter()
+        .filter_map(|photo| photo.split.clone())
+        .collect();
     if sides.is_empty() {
         return Ok(photos);
     }
@@ -58,20 +70,25 @@ pub fn list_split(source: &Path, split: &str) -> Result<Vec<Photo>> {
     if photos.is_empty() {
         sides.sort_unstable();
         sides.dedup();
-        return Err(Error::new(format!("no photo of `{}` is on side `{split}` of the split", source.display()))
-            .hint(format!("the sides there are: {}", sides.join(", "))));
+        return Err(Error::new(format!(
+            "no photo of `{}` is on side `{split}` of the split",
+            source.display()
+        ))
+        .hint(format!("the sides there are: {}", sides.join(", "))));
     }
     Ok(photos)
 }
 
-const LAYOUT_HINT: &str =
-    "put the photos into one folder per label (photos/cat/1.jpg, photos/dog/2.jpg), or list them in a TSV";
+const LAYOUT_HINT: &str = "put the photos into one folder per label (photos/cat/1.jpg, photos/dog/2.jpg), or list them in a TSV";
 
 fn list_folders(source: &Path) -> Result<Vec<Photo>> {
     let folders = folders(source)?;
     let split_of = |path: &Path| {
         let name = path.file_name()?.to_str()?;
-        SPLIT_FOLDERS.iter().find(|(folder, _)| *folder == name).map(|(_, split)| *split)
+        SPLIT_FOLDERS
+            .iter()
+            .find(|(folder, _)| *folder == name)
+            .map(|(_, split)| *split)
     };
     let mut splits = vec![];
     for folder in &folders {
@@ -99,27 +116,48 @@ fn add_label(folder: &Path, split: Option<&str>, photos: &mut Vec<Photo>) -> Res
     let label = folder
         .file_name()
         .and_then(OsStr::to_str)
-        .with_context(|| format!("the folder name `{}` is no UTF-8, so it can't be a label", folder.display()))?;
+        .with_context(|| {
+            format!(
+                "the folder name `{}` is no UTF-8, so it can't be a label",
+                folder.display()
+            )
+        })?;
     add_files(folder, label, split, MAX_DEPTH, photos)
 }
 
-fn add_files(folder: &Path, label: &str, split: Option<&str>, depth: usize, photos: &mut Vec<Photo>) -> Result<()> {
+fn add_files(
+    folder: &Path,
+    label: &str,
+    split: Option<&str>,
+    depth: usize,
+    photos: &mut Vec<Photo>,
+) -> Result<()> {
     if depth == 0 {
-        return Err(Error::new(format!("more than {MAX_DEPTH} folders in folders at `{}`", folder.display()))
-            .hint("does a link lead upwards?"));
+        return Err(Error::new(format!(
+            "more than {MAX_DEPTH} folders in folders at `{}`",
+            folder.display()
+        ))
+        .hint("does a link lead upwards?"));
     }
     for path in entries(folder)? {
         if path.is_dir() {
             add_files(&path, label, split, depth - 1, photos)?;
         } else {
-            photos.push(Photo { path, label: label.to_owned(), split: split.map(str::to_owned) });
+            photos.push(Photo {
+                path,
+                label: label.to_owned(),
+                split: split.map(str::to_owned),
+            });
         }
     }
     Ok(())
 }
 
 fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
-    Ok(entries(folder)?.into_iter().filter(|path| path.is_dir()).collect())
+    Ok(entries(folder)?
+        .into_iter()
+        .filter(|path| path.is_dir())
+        .collect())
 }
 
 /// What is in a folder and is meant to be seen, sorted by name.
@@ -129,7 +167,9 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     for entry in fs::read_dir(folder).with_context(place)? {
         let entry = entry.with_context(place)?;
         let name = entry.file_name();
-        if !name.as_encoded_bytes().starts_with(b".") && !SKIPPED.iter().any(|skipped| name == *skipped) {
+        if !name.as_encoded_bytes().starts_with(b".")
+            && !SKIPPED.iter().any(|skipped| name == *skipped)
+        {
             paths.push(entry.path());
         }
     }
@@ -147,8 +187,14 @@ fn list_tsv(source: &Path) -> Result<Vec<Photo>> {
 }
 
 fn parse_tsv(text: &str, folder: &Path) -> Result<Vec<Photo>> {
-    let mut lines = text.strip_prefix('\u{feff}').unwrap_or(text).lines().enumerate();
-    let header: Vec<&str> = lines.next().map_or(vec![], |(_, line)| line.split('\t').collect());
+    let mut lines = text
+        .strip_prefix('\u{feff}')
+        .unwrap_or(text)
+        .lines()
+        .enumerate();
+    let header: Vec<&str> = lines
+        .next()
+        .map_or(vec![], |(_, line)| line.split('\t').collect());
     let column = |name: &str| header.iter().position(|column| *column == name);
     let required = |name: &str| {
         column(name).ok_or_else(|| {
@@ -169,7 +215,10 @@ fn parse_tsv(text: &str, folder: &Path) -> Result<Vec<Photo>> {
         photos.push(Photo {
             path: folder.join(value(path, "path")?),
             label: (*value(label, "label")?).to_owned(),
-            split: split.map(|column| value(column, "split")).transpose()?.map(|split| (*split).to_owned()),
+            split: split
+                .map(|column| value(column, "split"))
+                .transpose()?
+                .map(|split| (*split).to_owned()),
         });
     }
     Ok(photos)
@@ -189,8 +238,19 @@ mod tests {
     }
 
     fn found(root: &Path) -> Vec<(String, String, Option<String>)> {
-        let below = |photo: &Photo| photo.path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
-        list(root).unwrap().iter().map(|photo| (below(photo), photo.label.clone(), photo.split.clone())).collect()
+        let below = |photo: &Photo| {
+            photo
+                .path
+                .strip_prefix(root)
+                .unwrap()
+                .to_string_lossy()
+                .into_owned()
+        };
+        list(root)
+            .unwrap()
+            .iter()
+            .map(|photo| (below(photo), photo.label.clone(), photo.split.clone()))
+            .collect()
     }
 
     #[test]
@@ -199,38 +259,83 @@ mod tests {
         touch(
             root.path(),
             &[
-                "dog/b.jpg", "dog/a.jpg", "dog/more/c.jpg", "cat/z.jpg", "cat/.hidden.jpg", "cat/Thumbs.db",
-                "cat/@eaDir/z.jpg", "__MACOSX/x.jpg", ".git/y.jpg", "readme.txt",
+                "dog/b.jpg",
+                "dog/a.jpg",
+                "dog/more/c.jpg",
+                "cat/z.jpg",
+                "cat/.hidden.jpg",
+                "cat/Thumbs.db",
+                "cat/@eaDir/z.jpg",
+                "__MACOSX/x.jpg",
+                ".git/y.jpg",
+                "readme.txt",
             ],
         );
         let photo = |path: &str, label: &str| (path.to_owned(), label.to_owned(), None);
         assert_eq!(
             found(root.path()),
-            [photo("cat/z.jpg", "cat"), photo("dog/a.jpg", "dog"), photo("dog/b.jpg", "dog"), photo("dog/more/c.jpg", "dog")]
+            [
+                photo("cat/z.jpg", "cat"),
+                photo("dog/a.jpg", "dog"),
+                photo("dog/b.jpg", "dog"),
+                photo("dog/more/c.jpg", "dog")
+            ]
         );
     }
 
     #[test]
     fn split_folders_are_honoured_when_there_are_no_others() {
         let root = tempfile::tempdir().unwrap();
-        touch(root.path(), &["train/cat/a.jpg", "validation/cat/b.jpg", "test/dog/c.jpg"]);
-        let splits: Vec<_> = found(root.path()).into_iter().map(|(_, label, split)| (label, split.unwrap())).collect();
+        touch(
+            root.path(),
+            &["train/cat/a.jpg", "validation/cat/b.jpg", "test/dog/c.jpg"],
+        );
+        let splits: Vec<_> = found(root.path())
+            .into_iter()
+            .map(|(_, label, split)| (label, split.unwrap()))
+            .collect();
         let pair = |label: &str, split: &str| (label.to_owned(), split.to_owned());
-        assert_eq!(splits, [pair("dog", "test"), pair("cat", "train"), pair("cat", "val")]);
+        assert_eq!(
+            splits,
+            [
+                pair("dog", "test"),
+                pair("cat", "train"),
+                pair("cat", "val")
+            ]
+        );
         assert_eq!(list_split(root.path(), "test").unwrap().len(), 1);
         let error = list_split(root.path(), "dev").unwrap_err();
-        assert!(error.report().contains("test, train, val"), "{}", error.report());
+        assert!(
+            error.report().contains("test, train, val"),
+            "{}",
+            error.report()
+        );
 
         touch(root.path(), &["bus/d.jpg"]);
-        assert_eq!(found(root.path()).iter().filter(|(_, _, split)| split.is_some()).count(), 0);
+        assert_eq!(
+            found(root.path())
+                .iter()
+                .filter(|(_, _, split)| split.is_some())
+                .count(),
+            0
+        );
         assert_eq!(list_split(root.path(), "test").unwrap().len(), 4);
     }
 
     #[test]
     fn a_tsv_needs_its_columns_and_values() {
         let parse = |text: &str| parse_tsv(text, Path::new("lists"));
-        let photos = parse("\u{feff}size\tlabel\tpath\r\n3\ttwo words\ta/1.jpg\r\n\r\n4\tcat\t/b.jpg\r\n").unwrap();
-        assert_eq!(photos[0], Photo { path: "lists/a/1.jpg".into(), label: "two words".into(), split: None });
+        let photos =
+            parse("\u{feff}size\tlabel\tpath\r\n3\ttwo words\ta/1.jpg\r\n\r\n4\tcat\t/b.jpg\r\n")
+                .unwrap();
+        assert_eq!(
+            photos[0],
+            Photo {
+                path: "lists/a/1.jpg".into(),
+                label: "two words".into(),
+                split: None
+            }
+        );
         assert_eq!(photos[1].path, Path::new("/b.jpg"));
         let photos = parse("path\tlabel\tsplit\na\tb\ttest\n").unwrap();
         assert_eq!(photos[0].split.as_deref(), Some("test"));
@@ -249,10 +354,23 @@ mod tests {
     fn what_is_not_there_is_named() {
         let root = tempfile::tempdir().unwrap();
         let error = list(&root.path().join("no")).unwrap_err();
-        assert!(error.report().contains("No such file"), "{}", error.report());
+        assert!(
+            error.report().contains("No such file"),
+            "{}",
+            error.report()
+        );
         let error = list(root.path()).unwrap_err();
-        assert!(error.report().contains("no photos in") && error.report().contains("hint:"), "{}", error.report());
+        assert!(
+            error.report().contains("no photos in") && error.report().contains("hint:"),
+            "{}",
+            error.report()
+        );
         fs::write(root.path().join("list.tsv"), b"path\tlabel\n\xff\tb\n").unwrap();
-        assert!(list(&root.path().join("list.tsv")).unwrap_err().report().contains("no UTF-8"));
+        assert!(
+            list(&root.path().join("list.tsv"))
+                .unwrap_err()
+                .report()
+                .contains("no UTF-8")
+        );
     }
 }

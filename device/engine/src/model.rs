@@ -63,11 +63,17 @@ pub struct Model {
 /// # Errors
 /// When `graph` is no protobuf or already has metadata, or the card is invalid.
 pub fn attach_card(graph: &[u8], card: &Card) -> Result<Vec<u8>> {
-    let (graph_bytes, metadata) = split(graph).context("can't attach a model card to this graph")?;
+    let (graph_bytes, metadata) =
+        split(graph).context("can't attach a model card to this graph")?;
     if !metadata.is_empty() {
-        return Err(Error::new("can't attach a model card: the graph already has metadata"));
+        return Err(Error::new(
+            "can't attach a model card: the graph already has metadata",
+        ));
     }
-    let card = Card { graph_digest: sha256(graph_bytes), ..card.clone() };
+    let card = Card {
+        graph_digest: sha256(graph_bytes),
+        ..card.clone()
+    };
     let mut file = graph.to_vec();
     file.extend(metadata_fields(&card.encode()?, &card)?);
     Ok(file)
@@ -97,10 +103,14 @@ impl Model {
         let encoded = card_bytes(metadata)?;
         let card = Card::decode(&encoded)?;
         if sha256(graph) != card.graph_digest {
-            return Err(damaged("the graph is not the one that its model card was written for"));
+            return Err(damaged(
+                "the graph is not the one that its model card was written for",
+            ));
         }
         if metadata_fields(&encoded, &card)? != metadata {
-            return Err(damaged("its readable metadata is not what its model card says"));
+            return Err(damaged(
+                "its readable metadata is not what its model card says",
+            ));
         }
         if card.quantization.arithmetic != ARITHMETIC {
             return Err(Error::new(format!(
@@ -111,12 +121,17 @@ impl Model {
         }
         let proto = ModelProto::decode(graph).context("it is not an ONNX file")?;
         check(&proto, &card)?;
-        Ok(Model { card, proto, bytes: bytes.len() })
+        Ok(Model {
+            card,
+            proto,
+            bytes: bytes.len(),
+        })
     }
 }
 
 fn damaged(what: &str) -> Error {
-    Error::new(what).hint("the file was damaged or edited after its export; copy or export it again")
+    Error::new(what)
+        .hint("the file was damaged or edited after its export; copy or export it again")
 }
 
 /// The bytes before the first metadata entry, and the rest, which has to be metadata alone.
@@ -125,7 +140,8 @@ fn split(bytes: &[u8]) -> Result<(&[u8], &[u8])> {
     let mut graph = None;
     while !rest.is_empty() {
         let at = bytes.len() - rest.len();
-        let field = field(&mut rest).with_context(|| format!("it is not an ONNX file: no protobuf at byte {at}"))?;
+        let field = field(&mut rest)
+            .with_context(|| format!("it is not an ONNX file: no protobuf at byte {at}"))?;
         match (field, graph) {
             (METADATA_FIELD, None) => graph = Some(at),
             (METADATA_FIELD, Some(_)) | (_, None) => {}
@@ -173,13 +189,22 @@ fn card_bytes(metadata: &[u8]) -> Result<Vec<u8>> {
     let first = &metadata[..metadata.len() - rest.len()];
     // One field of this number decodes as a whole ModelProto that has nothing else.
     let proto = ModelProto::decode(first).map_err(|_| damaged("its metadata is damaged"))?;
-    let entry = proto.metadata_props.first().filter(|entry| entry.key == CARD_KEY).ok_or_else(no_card)?;
-    STANDARD.decode(&entry.value).map_err(|error| damaged(&format!("its model card is not base64: {error}")))
+    let entry = proto
+        .metadata_props
+        .first()
+        .filter(|entry| entry.key == CARD_KEY)
+        .ok_or_else(no_card)?;
+    STANDARD
+        .decode(&entry.value)
+        .map_err(|error| damaged(&format!("its model card is not base64: {error}")))
 }
 
 /// All metadata of a file, as protobuf fields.
 fn metadata_fields(encoded: &[u8], card: &Card) -> Result<Vec<u8>> {
-    let entry = |key: &str, value: String| StringStringEntryProto { key: key.to_owned(), value };
+    let entry = |key: &str, value: String| StringStringEntryProto {
+        key: key.to_owned(),
+        value,
+    };
     let proto = ModelProto {
         metadata_props: vec![
             entry(CARD_KEY, STANDARD.encode(encoded)),
@@ -192,7 +217,8 @@ fn metadata_fields(encoded: &[u8], card: &Card) -> Result<Vec<u8>> {
 }
 
 fn labels_json(labels: &Labels) -> Result<String> {
-    serde_json::to_string(&labels.iter().collect::<Vec<_>>()).context("can't write the labels as JSON")
+    serde_json::to_string(&labels.iter().collect::<Vec<_>>())
+        .context("can't write the labels as JSON")
 }
 
 /// The readable metadata entry `preprocessing`: one JSON object.
@@ -237,12 +263,20 @@ pub fn preprocessing_json(preprocess: &Preprocess) -> Result<String> {
 /// Checks the structure of the graph, and that input and output are what the card says.
 fn check(proto: &ModelProto, card: &Card) -> Result<()> {
     let refuse = |what: &str| Err(Error::new(format!("the ONNX graph {what}")));
-    let Some(graph) = &proto.graph else { return refuse("is missing") };
-    if !proto.functions.is_empty() || !proto.training_info.is_empty() || !graph.sparse_initializer.is_empty() {
+    let Some(graph) = &proto.graph else {
+        return refuse("is missing");
+    };
+    if !proto.functions.is_empty()
+        || !proto.training_info.is_empty()
+        || !graph.sparse_initializer.is_empty()
+    {
         return refuse("has functions, training information or sparse tensors");
     }
     if graph.node.len() > MAX_NODES {
-        return refuse(&format!("has {} nodes, at most {MAX_NODES} are possible", graph.node.len()));
+        return refuse(&format!(
+            "has {} nodes, at most {MAX_NODES} are possible",
+            graph.node.len()
+        ));
     }
     check_order(graph)?;
     for tensor in &graph.initializer {
@@ -250,11 +284,16 @@ fn check(proto: &ModelProto, card: &Card) -> Result<()> {
     }
     for node in &graph.node {
         if node.op_type == PLACEHOLDER {
-            return refuse(&format!("has an operator that no file may have: {PLACEHOLDER}"));
+            return refuse(&format!(
+                "has an operator that no file may have: {PLACEHOLDER}"
+            ));
         }
         for attribute in &node.attribute {
             if attribute.g.is_some() || !attribute.graphs.is_empty() {
-                return refuse(&format!("has control flow: node `{}` ({})", node.name, node.op_type));
+                return refuse(&format!(
+                    "has control flow: node `{}` ({})",
+                    node.name, node.op_type
+                ));
             }
             if attribute.sparse_tensor.is_some() || !attribute.sparse_tensors.is_empty() {
                 return refuse("has functions, training information or sparse tensors");
@@ -270,25 +309,55 @@ fn check(proto: &ModelProto, card: &Card) -> Result<()> {
 /// Every tensor is made once, and before it is used.
 fn check_order(graph: &GraphProto) -> Result<()> {
     let mut made: HashSet<&str> = HashSet::new();
-    let constants: HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
-    let inputs = graph.input.iter().map(|input| input.name.as_str()).filter(|name| !constants.contains(name));
-    for name in graph.initializer.iter().map(|tensor| tensor.name.as_str()).chain(inputs) {
+    let constants: HashSet<&str> = graph
+        .initializer
+        .iter()
+        .map(|tensor| tensor.name.as_str())
+        .collect();
+    let inputs = graph
+        .input
+        .iter()
+        .map(|input| input.name.as_str())
+        .filter(|name| !constants.contains(name));
+    for name in graph
+        .initializer
+        .iter()
+        .map(|tensor| tensor.name.as_str())
+        .chain(inputs)
+    {
         if !made.insert(name) {
-            return Err(Error::new(format!("the ONNX graph makes the tensor `{name}` twice")));
+            return Err(Error::new(format!(
+                "the ONNX graph makes the tensor `{name}` twice"
+            )));
         }
     }
     for node in &graph.node {
-        if let Some(name) = node.input.iter().find(|name| !name.is_empty() && !made.contains(name.as_str())) {
-            return Err(Error::new(format!("the ONNX graph uses the tensor `{name}` before it is made")));
+        if let Some(name) = node
+            .input
+            .iter()
+            .find(|name| !name.is_empty() && !made.contains(name.as_str()))
+        {
+            return Err(Error::new(format!(
+                "the ONNX graph uses the tensor `{name}` before it is made"
+            )));
         }
         for name in node.output.iter().filter(|name| !name.is_empty()) {
             if !made.insert(name) {
-                return Err(Error::new(format!("the ONNX graph makes the tensor `{name}` twice")));
+                return Err(Error::new(format!(
+                    "the ONNX graph makes the tensor `{name}` twice"
+                )));
             }
         }
     }
-    match graph.output.iter().find(|output| !made.contains(output.name.as_str())) {
-        Some(output) => Err(Error::new(format!("nothing makes the ONNX graph's output `{}`", output.name))),
+    match graph
+        .output
+        .iter()
+        .find(|output| !made.contains(output.name.as_str()))
+    {
+        Some(output) => Err(Error::new(format!(
+            "nothing makes the ONNX graph's output `{}`",
+            output.name
+        ))),
         None => Ok(()),
     }
 }
@@ -296,7 +365,9 @@ fn check_order(graph: &GraphProto) -> Result<()> {
 /// The tensor is inside the file, of a possible size, and has exactly the bytes that its shape says.
 fn check_tensor(tensor: &TensorProto) -> Result<()> {
     let refuse = |what: String| Err(Error::new(format!("the tensor `{}` {what}", tensor.name)));
-    if tensor.data_location() == DataLocation::External || !tensor.external_data.is_empty() || tensor.segment.is_some()
+    if tensor.data_location() == DataLocation::External
+        || !tensor.external_data.is_empty()
+        || tensor.segment.is_some()
     {
         return refuse("lies in another file; models have to be one file".to_owned());
     }
@@ -315,14 +386,33 @@ fn check_tensor(tensor: &TensorProto) -> Result<()> {
         + tensor.int64_data.len()
         + tensor.double_data.len()
         + tensor.uint64_data.len();
-    let complete = if tensor.raw_data.is_empty() { typed == count } else { tensor.raw_data.len() == count * width };
-    if complete { Ok(()) } else { refuse(format!("has not the number of values that its shape {:?} says", tensor.dims)) }
+    let complete = if tensor.raw_data.is_empty() {
+        typed == count
+    } else {
+        tensor.raw_data.len() == count * width
+    };
+    if complete {
+        Ok(())
+    } else {
+        refuse(format!(
+            "has not the number of values that its shape {:?} says",
+            tensor.dims
+        ))
+    }
 }
 
 /// One input of the card's size, one output as wide as the labels.
 fn check_interface(graph: &GraphProto, card: &Card) -> Result<()> {
-    let constants: HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
-    let inputs: Vec<_> = graph.input.iter().filter(|input| !constants.contains(input.name.as_str())).collect();
+    let constants: HashSet<&str> = graph
+        .initializer
+        .iter()
+        .map(|tensor| tensor.name.as_str())
+        .collect();
+    let inputs: Vec<_> = graph
+        .input
+        .iter()
+        .filter(|input| !constants.contains(input.name.as_str()))
+        .collect();
     let ([input], [output]) = (&inputs[..], &graph.output[..]) else {
         return Err(Error::new(format!(
             "the ONNX graph has {} inputs and {} outputs, not one of each",
@@ -330,8 +420,14 @@ fn check_interface(graph: &GraphProto, card: &Card) -> Result<()> {
             graph.output.len()
         )));
     };
-    let (height, width) = (i64::from(card.preprocess.height), i64::from(card.preprocess.width));
-    let expected = (DataType::Uint8, vec![Some(1), Some(height), Some(width), Some(3)]);
+    let (height, width) = (
+        i64::from(card.preprocess.height),
+        i64::from(card.preprocess.width),
+    );
+    let expected = (
+        DataType::Uint8,
+        vec![Some(1), Some(height), Some(width), Some(3)],
+    );
     if !matches(input, &expected) {
         return Err(Error::new(format!(
             "the ONNX graph's input `{}` is not uint8 [1, {height}, {width}, 3], which its model card says",
@@ -351,10 +447,14 @@ fn check_interface(graph: &GraphProto, card: &Card) -> Result<()> {
 
 /// Whether type and shape are the expected ones; a free batch size counts as 1.
 fn matches(info: &ValueInfoProto, expected: &(DataType, Vec<Option<i64>>)) -> bool {
-    let Some(type_proto::Value::TensorType(tensor)) = info.r#type.as_ref().and_then(|t| t.value.as_ref()) else {
+    let Some(type_proto::Value::TensorType(tensor)) =
+        info.r#type.as_ref().and_then(|t| t.value.as_ref())
+    else {
         return false;
     };
-    let Some(shape) = &tensor.shape else { return false };
+    let Some(shape) = &tensor.shape else {
+        return false;
+    };
     let dims: Vec<Option<i64>> = shape
         .dim
         .iter()

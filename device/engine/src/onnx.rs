@@ -9,7 +9,9 @@ use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto};
 
 /// The product of `tensor`'s dimensions.
 pub(crate) fn elements(tensor: &TensorProto) -> Option<usize> {
-    tensor.dims.iter().try_fold(1usize, |product, &d| product.checked_mul(usize::try_from(d).ok()?))
+    tensor.dims.iter().try_fold(1usize, |product, &d| {
+        product.checked_mul(usize::try_from(d).ok()?)
+    })
 }
 
 fn of_type(tensor: &TensorProto, expected: DataType) -> Option<()> {
@@ -57,7 +59,11 @@ pub(crate) fn i64_values(tensor: &TensorProto) -> Option<Vec<i64>> {
 pub(crate) fn i8_values(tensor: &TensorProto) -> Option<Vec<i8>> {
     of_type(tensor, DataType::Int8)?;
     let values = if tensor.raw_data.is_empty() {
-        tensor.int32_data.iter().map(|v| i8::try_from(*v).ok()).collect::<Option<_>>()?
+        tensor
+            .int32_data
+            .iter()
+            .map(|v| i8::try_from(*v).ok())
+            .collect::<Option<_>>()?
     } else {
         tensor.raw_data.iter().map(|b| b.cast_signed()).collect()
     };
@@ -68,7 +74,11 @@ pub(crate) fn i8_values(tensor: &TensorProto) -> Option<Vec<i8>> {
 pub(crate) fn u8_values(tensor: &TensorProto) -> Option<Vec<u8>> {
     of_type(tensor, DataType::Uint8)?;
     let values = if tensor.raw_data.is_empty() {
-        tensor.int32_data.iter().map(|v| u8::try_from(*v).ok()).collect::<Option<_>>()?
+        tensor
+            .int32_data
+            .iter()
+            .map(|v| u8::try_from(*v).ok())
+            .collect::<Option<_>>()?
     } else {
         tensor.raw_data.clone()
     };
@@ -91,9 +101,19 @@ pub(crate) fn int(node: &NodeProto, name: &str, default: i64) -> i64 {
 }
 
 /// The integers of attribute `name`, or `default` where there is none; `None` if there are not `N` or one is negative.
-pub(crate) fn sizes<const N: usize>(node: &NodeProto, name: &str, default: [usize; N]) -> Option<[usize; N]> {
-    let Some(attribute) = attribute(node, name) else { return Some(default) };
-    let values: Vec<usize> = attribute.ints.iter().map(|v| usize::try_from(*v).ok()).collect::<Option<_>>()?;
+pub(crate) fn sizes<const N: usize>(
+    node: &NodeProto,
+    name: &str,
+    default: [usize; N],
+) -> Option<[usize; N]> {
+    let Some(attribute) = attribute(node, name) else {
+        return Some(default);
+    };
+    let values: Vec<usize> = attribute
+        .ints
+        .iter()
+        .map(|v| usize::try_from(*v).ok())
+        .collect::<Option<_>>()?;
     values.try_into().ok()
 }
 
@@ -107,9 +127,16 @@ pub(crate) struct View<'a> {
 
 impl<'a> View<'a> {
     pub(crate) fn new(graph: &'a GraphProto, operators: &'a Operators) -> View<'a> {
-        let producers =
-            graph.node.iter().flat_map(|node| node.output.iter().map(move |name| (name.as_str(), node))).collect();
-        let constants: HashMap<_, _> = graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
+        let producers = graph
+            .node
+            .iter()
+            .flat_map(|node| node.output.iter().map(move |name| (name.as_str(), node)))
+            .collect();
+        let constants: HashMap<_, _> = graph
+            .initializer
+            .iter()
+            .map(|t| (t.name.as_str(), t))
+            .collect();
         let byte_inputs = graph
             .input
             .iter()
@@ -117,7 +144,12 @@ impl<'a> View<'a> {
             .map(|input| input.name.as_str())
             .filter(|name| !constants.contains_key(name))
             .collect();
-        View { operators, producers, constants, byte_inputs }
+        View {
+            operators,
+            producers,
+            constants,
+            byte_inputs,
+        }
     }
 
     /// The node that makes `tensor`.
@@ -159,7 +191,10 @@ impl<'a> View<'a> {
     /// Whether input `index` of `node` is absent, or a constant i8 tensor of zeros alone.
     pub(crate) fn zero_point_is_zero(&self, node: &NodeProto, index: usize) -> bool {
         has_input(node, index).is_none()
-            || self.constant(node, index).and_then(i8_values).is_some_and(|z| z.iter().all(|z| *z == 0))
+            || self
+                .constant(node, index)
+                .and_then(i8_values)
+                .is_some_and(|z| z.iter().all(|z| *z == 0))
     }
 
     /// Whether `tensor` is a graph input of bytes.
@@ -170,18 +205,24 @@ impl<'a> View<'a> {
 
 /// The element type in an input's or output's description.
 fn element_type(info: &tract_onnx::pb::ValueInfoProto) -> Option<i32> {
-    let tract_onnx::pb::type_proto::Value::TensorType(tensor) = info.r#type.as_ref()?.value.as_ref()?;
+    let tract_onnx::pb::type_proto::Value::TensorType(tensor) =
+        info.r#type.as_ref()?.value.as_ref()?;
     Some(tensor.elem_type)
 }
 
 /// Whether `node` is the standard operator `op_type`, with one output.
 pub(crate) fn is(node: &NodeProto, op_type: &str) -> bool {
-    node.op_type == op_type && (node.domain.is_empty() || node.domain == "ai.onnx") && node.output.len() == 1
+    node.op_type == op_type
+        && (node.domain.is_empty() || node.domain == "ai.onnx")
+        && node.output.len() == 1
 }
 
 /// The name of input `index`, unless it is left out.
 pub(crate) fn has_input(node: &NodeProto, index: usize) -> Option<&str> {
-    node.input.get(index).map(String::as_str).filter(|name| !name.is_empty())
+    node.input
+        .get(index)
+        .map(String::as_str)
+        .filter(|name| !name.is_empty())
 }
 
 /// Whether `node` turns NHWC into NCHW.

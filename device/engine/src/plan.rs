@@ -41,12 +41,23 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// Plans `proto`, whose input is bytes `[1, height, width, 3]` and whose output is `[1, outputs]`.
-    pub(crate) fn new(proto: ModelProto, [height, width]: [usize; 2], outputs: usize) -> Result<Plan> {
+    pub(crate) fn new(
+        proto: ModelProto,
+        [height, width]: [usize; 2],
+        outputs: usize,
+    ) -> Result<Plan> {
         let input = [1, height, width, 3];
         let model = contained(|| optimize(proto, input)).context("can't plan the model's graph")?;
         let (nodes, macs) = report(&model);
-        let runnable = contained(|| TypedSimplePlan::new(model)).context("can't plan the model's graph")?;
-        Ok(Plan { runnable, input, outputs, nodes, macs })
+        let runnable =
+            contained(|| TypedSimplePlan::new(model)).context("can't plan the model's graph")?;
+        Ok(Plan {
+            runnable,
+            input,
+            outputs,
+            nodes,
+            macs,
+        })
     }
 
     /// The logits for the bytes of one image, height x width x 3.
@@ -59,10 +70,16 @@ impl Plan {
         })
         .context("can't run the model")?;
         if logits.len() != self.outputs {
-            return Err(Error::new(format!("the model gave {} logits for {} labels", logits.len(), self.outputs)));
+            return Err(Error::new(format!(
+                "the model gave {} logits for {} labels",
+                logits.len(),
+                self.outputs
+            )));
         }
         if logits.iter().any(|logit| !logit.is_finite()) {
-            return Err(Error::new("the model gave a logit that is not a finite number"));
+            return Err(Error::new(
+                "the model gave a logit that is not a finite number",
+            ));
         }
         Ok(logits)
     }
@@ -71,7 +88,9 @@ impl Plan {
 fn optimize(mut proto: ModelProto, input: [usize; 4]) -> TractResult<TypedModel> {
     let graph = proto.graph.as_mut().context("no graph")?;
     let mut operators = passes::rewrite(graph);
-    let mut model = tract_onnx::onnx().with_ignore_value_info(true).model_for_proto_model(&proto)?;
+    let mut model = tract_onnx::onnx()
+        .with_ignore_value_info(true)
+        .model_for_proto_model(&proto)?;
     drop(proto);
     for node in model.nodes_mut() {
         if node.op_is::<UnimplementedOp>()
@@ -95,7 +114,13 @@ fn contained<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T> {
 
 /// tract's error with its causes, which are not `std` errors one can keep.
 fn chain(error: &TractError) -> Error {
-    Error::new(error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": "))
+    Error::new(
+        error
+            .chain()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(": "),
+    )
 }
 
 fn text(panic: &(dyn Any + Send)) -> &str {
@@ -107,9 +132,19 @@ fn text(panic: &(dyn Any + Send)) -> &str {
 }
 
 fn report(model: &TypedModel) -> (NodeReport, u64) {
-    let mut nodes = NodeReport { fast: 0, tract: 0, tract_operators: vec![], list: vec![] };
+    let mut nodes = NodeReport {
+        fast: 0,
+        tract: 0,
+        tract_operators: vec![],
+        list: vec![],
+    };
     let mut macs = 0u64;
-    for node in model.eval_order().unwrap_or_default().into_iter().map(|id| model.node(id)) {
+    for node in model
+        .eval_order()
+        .unwrap_or_default()
+        .into_iter()
+        .map(|id| model.node(id))
+    {
         if node.op_is::<TypedSource>() || node.op_is::<Const>() {
             continue;
         }
@@ -123,7 +158,9 @@ fn report(model: &TypedModel) -> (NodeReport, u64) {
             nodes.tract_operators.push(operator.clone());
             "tract"
         };
-        nodes.list.push((node.name.clone(), operator, kernel.to_owned()));
+        nodes
+            .list
+            .push((node.name.clone(), operator, kernel.to_owned()));
     }
     nodes.tract_operators.sort();
     nodes.tract_operators.dedup();

@@ -40,5 +40,9 @@ impl std::fmt::Display for Invalid {
 impl std::error::Error for Invalid {}
 
 pub(crate) fn ensure(holds: bool, otherwise: &'static str) -> Result<(), Invalid> {
-    if holds { Ok(()) } else { Err(Invalid(otherwise)) }
+    if holds {
+        Ok(())
+    } else {
+        Err(Invalid(otherwise))
+    }
 }

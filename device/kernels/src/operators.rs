@@ -18,14 +18,19 @@ impl Add {
     /// Scales that are not finite and positive, or whose quotients are not finite.
     pub fn new(a: (f32, u8), b: (f32, u8), output: (f32, u8)) -> Result<Add, Invalid> {
         ensure(
-            [a.0, b.0, output.0].iter().all(|s| s.is_finite() && *s > 0.0),
+            [a.0, b.0, output.0]
+                .iter()
+                .all(|s| s.is_finite() && *s > 0.0),
             "a scale is not finite and positive",
         )?;
         let (ra, rb) = (a.0 / output.0, b.0 / output.0);
         let fix = f32::from(output.1) - ra.mul_add(f32::from(a.1), rb * f32::from(b.1));
         // Below this bound no intermediate can become infinite.
         let bounded = |v: f32| v.abs() < f32::MAX / 1024.0;
-        ensure(bounded(ra) && bounded(rb) && bounded(fix), "the scales of a residual add differ too much")?;
+        ensure(
+            bounded(ra) && bounded(rb) && bounded(fix),
+            "the scales of a residual add differ too much",
+        )?;
         Ok(Add { ra, rb, fix })
     }
 
@@ -34,7 +39,10 @@ impl Add {
     /// # Errors
     /// Slices of different lengths.
     pub fn run(&self, isa: Isa, a: &[u8], b: &[u8], output: &mut [u8]) -> Result<(), Invalid> {
-        ensure(a.len() == b.len() && a.len() == output.len(), "the two sides of a residual add differ in length")?;
+        ensure(
+            a.len() == b.len() && a.len() == output.len(),
+            "the two sides of a residual add differ in length",
+        )?;
         isa.add(self, a, b, output);
         Ok(())
     }
@@ -66,11 +74,22 @@ impl GlobalAveragePool {
             positions > 0 && positions <= 1 << 22 && channels > 0,
             "a pool has no positions, no channels, or more than 2^22 positions",
         )?;
-        ensure([input.0, output.0].iter().all(|s| s.is_finite() && *s > 0.0), "a scale is not finite and positive")?;
+        ensure(
+            [input.0, output.0]
+                .iter()
+                .all(|s| s.is_finite() && *s > 0.0),
+            "a scale is not finite and positive",
+        )?;
         let scale = (input.0 / output.0) / positions as f32;
         ensure(scale.is_finite(), "a scale is not finite and positive")?;
         let offset = positions as i32 * i32::from(input.1);
-        Ok(GlobalAveragePool { channels, positions, offset, scale, zero_point: output.1 })
+        Ok(GlobalAveragePool {
+            channels,
+            positions,
+            offset,
+            scale,
+            zero_point: output.1,
+        })
     }
 
     /// Pools `input` (positions x channels) into `output` (channels).
@@ -79,7 +98,8 @@ impl GlobalAveragePool {
     /// A slice of another length.
     pub fn run(&self, isa: Isa, input: &[u8], output: &mut [u8]) -> Result<(), Invalid> {
         ensure(
-            Some(input.len()) == self.positions.checked_mul(self.channels) && output.len() == self.channels,
+            Some(input.len()) == self.positions.checked_mul(self.channels)
+                && output.len() == self.channels,
             "an activation has another length than the pool's",
         )?;
         isa.global_average_pool(self, input, output);
@@ -105,7 +125,8 @@ impl MaxPool {
     /// A slice of another length.
     pub fn run(&self, isa: Isa, input: &[u8], output: &mut [u8]) -> Result<(), Invalid> {
         ensure(
-            input.len() == self.window.input_len() && output.len() == self.window.positions() * self.window.channels,
+            input.len() == self.window.input_len()
+                && output.len() == self.window.positions() * self.window.channels,
             "an activation has another length than the pool's",
         )?;
         isa.max_pool(self, input, output);

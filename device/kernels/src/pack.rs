@@ -41,14 +41,19 @@ impl Panels {
         let panels = n.div_ceil(LANES);
         let mut weights = vec![[0; LANES]; panels * k];
         let mut bias = vec![[0; LANES]; panels];
-        for c in 0..n {
+        for (c, folded) in folded.iter().enumerate() {
             let (panel, lane) = (c / LANES, c % LANES);
             for (i, w) in weights[panel * k..][..k].iter_mut().enumerate() {
                 w[lane] = row(c, i);
             }
-            bias[panel][lane] = folded[c];
+            bias[panel][lane] = *folded;
         }
-        Panels { k, n, weights, bias }
+        Panels {
+            k,
+            n,
+            weights,
+            bias,
+        }
     }
 }
 
@@ -66,7 +71,11 @@ impl Conv {
     ///
     /// # Errors
     /// Lengths that do not match the geometry, scales that are not finite and positive, sums that may leave an i32.
-    pub fn new(window: Window, channels: usize, parameters: ConvParameters) -> Result<Conv, Invalid> {
+    pub fn new(
+        window: Window,
+        channels: usize,
+        parameters: ConvParameters,
+    ) -> Result<Conv, Invalid> {
         let [kh, kw] = window.kernel;
         let taps = kh * kw;
         let k = elements(&[taps, window.channels])?;
@@ -105,7 +114,10 @@ impl Conv {
     /// # Errors
     /// A slice of another length.
     pub fn run(&self, isa: Isa, input: &[u8], output: &mut [u8]) -> Result<(), Invalid> {
-        ensure(input.len() == self.window.input_len(), "the input has another length than the convolution's")?;
+        ensure(
+            input.len() == self.window.input_len(),
+            "the input has another length than the convolution's",
+        )?;
         ensure(
             output.len() == self.window.positions() * self.panels.n,
             "the output has another length than the convolution's",
@@ -164,7 +176,10 @@ impl Depthwise {
     /// # Errors
     /// A slice of another length.
     pub fn run(&self, isa: Isa, input: &[u8], output: &mut [u8]) -> Result<(), Invalid> {
-        ensure(input.len() == self.window.input_len(), "the input has another length than the convolution's")?;
+        ensure(
+            input.len() == self.window.input_len(),
+            "the input has another length than the convolution's",
+        )?;
         ensure(
             output.len() == self.window.positions() * self.window.channels,
             "the output has another length than the convolution's",
@@ -193,15 +208,30 @@ impl Linear {
         input_zero_point: u8,
         scales: &[f32],
     ) -> Result<Linear, Invalid> {
-        ensure(inputs > 0 && !weights.is_empty(), "a linear layer has no weights")?;
-        ensure(weights.len().is_multiple_of(inputs), "the weights are no multiple of the inputs")?;
+        ensure(
+            inputs > 0 && !weights.is_empty(),
+            "a linear layer has no weights",
+        )?;
+        ensure(
+            weights.len().is_multiple_of(inputs),
+            "the weights are no multiple of the inputs",
+        )?;
         let n = elements(&[weights.len()])? / inputs;
-        ensure(bias.is_empty() || bias.len() == n, "the bias has another length than the outputs")?;
-        ensure(scales.iter().all(|s| s.is_finite()), "a scale is not finite")?;
+        ensure(
+            bias.is_empty() || bias.len() == n,
+            "the bias has another length than the outputs",
+        )?;
+        ensure(
+            scales.iter().all(|s| s.is_finite()),
+            "a scale is not finite",
+        )?;
         let scales = per_channel(scales, n)?;
         let weight = |c: usize, i: usize| weights[i * n + c];
         let folded = fold_bias(n, inputs, weight, bias, input_zero_point)?;
-        Ok(Linear { panels: Panels::new(n, inputs, weight, &folded), scales })
+        Ok(Linear {
+            panels: Panels::new(n, inputs, weight, &folded),
+            scales,
+        })
     }
 
     /// Number of inputs.
@@ -224,8 +254,14 @@ impl Linear {
     /// # Errors
     /// A slice of another length.
     pub fn run(&self, isa: Isa, input: &[u8], logits: &mut [f32]) -> Result<(), Invalid> {
-        ensure(input.len() == self.panels.k, "the input has another length than the linear layer's")?;
-        ensure(logits.len() == self.panels.n, "the output has another length than the linear layer's")?;
+        ensure(
+            input.len() == self.panels.k,
+            "the input has another length than the linear layer's",
+        )?;
+        ensure(
+            logits.len() == self.panels.n,
+            "the output has another length than the linear layer's",
+        )?;
         isa.linear(self, input, logits);
         Ok(())
     }
@@ -240,20 +276,38 @@ impl ConvParameters<'_> {
     /// Checks lengths and ranges for `channels` rows of `k` weights, and folds the input's zero point into the bias.
     fn check(&self, channels: usize, k: usize) -> Result<Checked, Invalid> {
         ensure(channels > 0, "a convolution has no output channels")?;
-        ensure(self.weights.len() == elements(&[channels, k])?, "the weights do not match the convolution's shape")?;
+        ensure(
+            self.weights.len() == elements(&[channels, k])?,
+            "the weights do not match the convolution's shape",
+        )?;
         ensure(
             self.bias.is_empty() || self.bias.len() == channels,
             "the bias has another length than the output channels",
         )?;
         let usable = |s: f32| s.is_finite() && s > 0.0;
-        ensure(usable(self.input_scale) && usable(self.output_scale), "a scale is not finite and positive")?;
+        ensure(
+            usable(self.input_scale) && usable(self.output_scale),
+            "a scale is not finite and positive",
+        )?;
         let scales = per_channel(self.weight_scales, channels)?
             .iter()
             .map(|w| (self.input_scale * w) / self.output_scale)
             .collect::<Vec<f32>>();
-        ensure(scales.iter().all(|s| s.is_finite() && *s >= 0.0), "a scale is not finite and positive")?;
-        let bias = fold_bias(channels, k, |c, i| self.weights[c * k + i], self.bias, self.input_zero_point)?;
-        Ok(Checked { bias, requantize: Requantize::new(scales, self.output_zero_point) })
+        ensure(
+            scales.iter().all(|s| s.is_finite() && *s >= 0.0),
+            "a scale is not finite and positive",
+        )?;
+        let bias = fold_bias(
+            channels,
+            k,
+            |c, i| self.weights[c * k + i],
+            self.bias,
+            self.input_zero_point,
+        )?;
+        Ok(Checked {
+            bias,
+            requantize: Requantize::new(scales, self.output_zero_point),
+        })
     }
 }
 
@@ -261,7 +315,9 @@ fn per_channel(scales: &[f32], channels: usize) -> Result<Vec<f32>, Invalid> {
     match scales {
         [one] => Ok(vec![*one; channels]),
         _ if scales.len() == channels => Ok(scales.to_vec()),
-        _ => Err(Invalid("there is neither one scale nor one per output channel")),
+        _ => Err(Invalid(
+            "there is neither one scale nor one per output channel",
+        )),
     }
 }
 
@@ -287,7 +343,8 @@ fn fold_bias(
                 bias.abs() + 255 * magnitude <= i64::from(i32::MAX),
                 "the sum of products of an output channel may leave an i32",
             )?;
-            i32::try_from(folded).map_err(|_| Invalid("the bias of an output channel leaves an i32"))
+            i32::try_from(folded)
+                .map_err(|_| Invalid("the bias of an output channel leaves an i32"))
         })
         .collect()
 }

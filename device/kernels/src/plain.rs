@@ -33,7 +33,10 @@ impl Requantize {
         for (c, scale) in scales.iter().enumerate() {
             padded[c / LANES][c % LANES] = *scale;
         }
-        Requantize { scales: padded, zero_point }
+        Requantize {
+            scales: padded,
+            zero_point,
+        }
     }
 }
 
@@ -43,7 +46,9 @@ fn to_u8(value: f32, zero_point: u8) -> u8 {
     let (low, high) = (-f32::from(zero_point), 255.0 - f32::from(zero_point));
     let value = if value > low { value } else { low };
     let value = if value < high { value } else { high };
-    let integer = (value + ROUNDING).to_bits().wrapping_sub(ROUNDING.to_bits());
+    let integer = (value + ROUNDING)
+        .to_bits()
+        .wrapping_sub(ROUNDING.to_bits());
     integer.wrapping_add(u32::from(zero_point)) as u8
 }
 
@@ -56,7 +61,11 @@ fn multiply_add<const FMA: bool>(x: f32, w: f32, a: f32) -> f32 {
 /// Adds the products of `M` rows of input and one panel of weights to `sums`.
 /// `x` is k x `M`, `w` is k x `LANES`; both hold integers.
 #[inline(always)]
-fn tile<const M: usize, const FMA: bool>(x: &[[f32; M]], w: &[[f32; LANES]], sums: &mut [[i32; LANES]; M]) {
+fn tile<const M: usize, const FMA: bool>(
+    x: &[[f32; M]],
+    w: &[[f32; LANES]],
+    sums: &mut [[i32; LANES]; M],
+) {
     for (x, w) in x.chunks(EXACT_IN_F32).zip(w.chunks(EXACT_IN_F32)) {
         let mut partial = [[0f32; LANES]; M];
         for (x, w) in x.iter().zip(w) {
@@ -106,14 +115,19 @@ fn pack_rows<const M: usize>(
             }
             continue;
         }
-        let (top, left) =
-            (position / window.out_width * window.stride[0], position % window.out_width * window.stride[1]);
+        let (top, left) = (
+            position / window.out_width * window.stride[0],
+            position % window.out_width * window.stride[1],
+        );
         let mut taps = packed.chunks_exact_mut(channels);
         for dy in 0..window.kernel[0] {
             for dx in 0..window.kernel[1] {
                 let Some(tap) = taps.next() else { return };
                 // Wraps to a huge index where the kernel lies above or left of the picture.
-                let (y, x) = ((top + dy).wrapping_sub(window.top), (left + dx).wrapping_sub(window.left));
+                let (y, x) = (
+                    (top + dy).wrapping_sub(window.top),
+                    (left + dx).wrapping_sub(window.left),
+                );
                 if y < window.height && x < window.width {
                     let row = &input[(y * window.width + x) * channels..][..channels];
                     for (packed, x) in tap.iter_mut().zip(row) {
@@ -132,7 +146,12 @@ fn pack_rows<const M: usize>(
 /// Dense convolution as a matrix product: output positions x output channels, `M` x `LANES` at a time.
 #[inline(always)]
 pub(crate) fn conv<const M: usize, const FMA: bool>(conv: &Conv, input: &[u8], output: &mut [u8]) {
-    let Panels { k, n, weights, bias } = &conv.panels;
+    let Panels {
+        k,
+        n,
+        weights,
+        bias,
+    } = &conv.panels;
     let (k, n) = (*k, *n);
     let positions = conv.window.positions();
     let tiles_at_once = (BLOCK / (k * M)).clamp(1, positions.div_ceil(M));
@@ -140,8 +159,18 @@ pub(crate) fn conv<const M: usize, const FMA: bool>(conv: &Conv, input: &[u8], o
     let mut wide = vec![[0f32; LANES]; k];
     for first in (0..positions).step_by(tiles_at_once * M) {
         let rows = (positions - first).min(tiles_at_once * M);
-        for (t, packed) in packed.chunks_exact_mut(k).enumerate().take(rows.div_ceil(M)) {
-            pack_rows::<M>(&conv.window, conv.input_zero_point, input, first + t * M, packed);
+        for (t, packed) in packed
+            .chunks_exact_mut(k)
+            .enumerate()
+            .take(rows.div_ceil(M))
+        {
+            pack_rows::<M>(
+                &conv.window,
+                conv.input_zero_point,
+                input,
+                first + t * M,
+                packed,
+            );
         }
         for (p, panel) in weights.chunks_exact(k).enumerate() {
             widen(panel, &mut wide);
@@ -153,7 +182,8 @@ pub(crate) fn conv<const M: usize, const FMA: bool>(conv: &Conv, input: &[u8], o
                 for (m, sums) in sums.iter().enumerate().take(rows - t * M) {
                     let mut bytes = [0; LANES];
                     for lane in 0..LANES {
-                        bytes[lane] = to_u8(sums[lane] as f32 * scales[lane], conv.requantize.zero_point);
+                        bytes[lane] =
+                            to_u8(sums[lane] as f32 * scales[lane], conv.requantize.zero_point);
                     }
                     let at = (first + t * M + m) * n + p * LANES;
                     match output[at..at + lanes].as_mut_array::<LANES>() {
@@ -169,7 +199,9 @@ pub(crate) fn conv<const M: usize, const FMA: bool>(conv: &Conv, input: &[u8], o
 /// Linear layer on one row, to f32.
 #[inline(always)]
 pub(crate) fn linear<const FMA: bool>(linear: &Linear, input: &[u8], logits: &mut [f32]) {
-    let Panels { k, weights, bias, .. } = &linear.panels;
+    let Panels {
+        k, weights, bias, ..
+    } = &linear.panels;
     let mut packed = vec![[0f32; 1]; *k];
     for (packed, x) in packed.iter_mut().zip(input) {
         packed[0] = f32::from(*x);
@@ -235,7 +267,13 @@ fn depthwise_lanes<const L: usize>(
     input: &[u8],
     output: &mut [u8],
 ) {
-    let Depthwise { window, weights, bias, requantize, .. } = depthwise;
+    let Depthwise {
+        window,
+        weights,
+        bias,
+        requantize,
+        ..
+    } = depthwise;
     let channels = window.channels;
     let mut start = [0i32; L];
     start.copy_from_slice(&bias[first..first + L]);
@@ -252,14 +290,19 @@ fn depthwise_lanes<const L: usize>(
         })
         .collect();
     let row_len = (window.kernel[1] - 1) * channels + L;
-    for (y, output) in output.chunks_exact_mut(window.out_width * channels).enumerate() {
+    for (y, output) in output
+        .chunks_exact_mut(window.out_width * channels)
+        .enumerate()
+    {
         for (x, output) in output.chunks_exact_mut(channels).enumerate() {
             let corner = (y * window.stride[0] * width + x * window.stride[1]) * channels + first;
             let mut sums = start;
             for (dy, taps) in taps.chunks_exact(window.kernel[1]).enumerate() {
                 let row = &input[corner + dy * width * channels..][..row_len];
                 for (pixel, tap) in row.chunks(channels).zip(taps) {
-                    let Some(pixel) = pixel.first_chunk::<L>() else { continue };
+                    let Some(pixel) = pixel.first_chunk::<L>() else {
+                        continue;
+                    };
                     for lane in 0..L {
                         // |255 * -128| fits an i16: the product is exact.
                         let product = i16::from(pixel[lane]).wrapping_mul(tap[lane]);
@@ -267,7 +310,9 @@ fn depthwise_lanes<const L: usize>(
                     }
                 }
             }
-            let Some(output) = output[first..].first_chunk_mut::<L>() else { continue };
+            let Some(output) = output[first..].first_chunk_mut::<L>() else {
+                continue;
+            };
             for lane in 0..L {
                 output[lane] = to_u8(sums[lane] as f32 * scales[lane], requantize.zero_point);
             }
@@ -294,7 +339,10 @@ pub(crate) fn global_average_pool(pool: &GlobalAveragePool, input: &[u8], output
         }
     }
     for (y, sum) in output.iter_mut().zip(&sums) {
-        *y = to_u8(sum.wrapping_sub(pool.offset) as f32 * pool.scale, pool.zero_point);
+        *y = to_u8(
+            sum.wrapping_sub(pool.offset) as f32 * pool.scale,
+            pool.zero_point,
+        );
     }
 }
 
@@ -303,7 +351,10 @@ pub(crate) fn global_average_pool(pool: &GlobalAveragePool, input: &[u8], output
 pub(crate) fn max_pool(pool: &MaxPool, input: &[u8], output: &mut [u8]) {
     let window = &pool.window;
     let channels = window.channels;
-    for (y, output) in output.chunks_exact_mut(window.out_width * channels).enumerate() {
+    for (y, output) in output
+        .chunks_exact_mut(window.out_width * channels)
+        .enumerate()
+    {
         for (x, output) in output.chunks_exact_mut(channels).enumerate() {
             output.fill(0);
             for dy in 0..window.kernel[0] {
@@ -325,7 +376,10 @@ pub(crate) fn max_pool(pool: &MaxPool, input: &[u8], output: &mut [u8]) {
 /// One lookup per byte, in the table of its channel.
 pub(crate) fn table(table: &Table, input: &[u8], output: &mut [u8]) {
     let channels = table.rows.len();
-    for (x, y) in input.chunks_exact(channels).zip(output.chunks_exact_mut(channels)) {
+    for (x, y) in input
+        .chunks_exact(channels)
+        .zip(output.chunks_exact_mut(channels))
+    {
         for ((y, x), row) in y.iter_mut().zip(x).zip(&table.rows) {
             *y = row[usize::from(*x)];
         }

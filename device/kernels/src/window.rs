@@ -45,14 +45,26 @@ impl Window {
             "the padding is not smaller than the kernel",
         )?;
         let output = |size: usize, padding: usize, kernel: usize, stride: usize| {
-            (size + padding).checked_sub(kernel).map(|free| free / stride + 1)
+            (size + padding)
+                .checked_sub(kernel)
+                .map(|free| free / stride + 1)
         };
         let too_small = Invalid("the kernel is larger than the padded input");
         let out_height = output(height, top + bottom, kernel[0], stride[0]).ok_or(too_small)?;
         let out_width = output(width, left + right, kernel[1], stride[1]).ok_or(too_small)?;
         elements(&[height + top + bottom, width + left + right, channels])?;
         elements(&[kernel[0], kernel[1], channels])?;
-        Ok(Window { height, width, channels, kernel, stride, top, left, out_height, out_width })
+        Ok(Window {
+            height,
+            width,
+            channels,
+            kernel,
+            stride,
+            top,
+            left,
+            out_height,
+            out_width,
+        })
     }
 
     /// Height and width of the output.
@@ -76,8 +88,20 @@ impl Window {
             ((out - 1) * stride + kernel).max(size + before)
         };
         [
-            reach(self.out_height, self.stride[0], self.kernel[0], self.height, self.top),
-            reach(self.out_width, self.stride[1], self.kernel[1], self.width, self.left),
+            reach(
+                self.out_height,
+                self.stride[0],
+                self.kernel[0],
+                self.height,
+                self.top,
+            ),
+            reach(
+                self.out_width,
+                self.stride[1],
+                self.kernel[1],
+                self.width,
+                self.left,
+            ),
         ]
     }
 
@@ -96,5 +120,7 @@ pub(crate) fn elements(dimensions: &[usize]) -> Result<usize, Invalid> {
         .iter()
         .try_fold(1usize, |product, &d| product.checked_mul(d))
         .filter(|&product| product <= MAX_ELEMENTS)
-        .ok_or(Invalid("an activation or a weight tensor has more than 2^28 elements"))
+        .ok_or(Invalid(
+            "an activation or a weight tensor has more than 2^28 elements",
+        ))
 }

@@ -55,8 +55,17 @@ impl Case {
         for (i, p) in padding.iter_mut().enumerate() {
             *p = random.below(kernel[i % 2]);
         }
-        let input = [kernel[0] + random.below(9), kernel[1] + random.below(9), random.range(1, 40)];
-        Case { input, kernel, stride: [random.range(1, 3), random.range(1, 3)], padding }
+        let input = [
+            kernel[0] + random.below(9),
+            kernel[1] + random.below(9),
+            random.range(1, 40),
+        ];
+        Case {
+            input,
+            kernel,
+            stride: [random.range(1, 3), random.range(1, 3)],
+            padding,
+        }
     }
 
     fn window(&self) -> Window {
@@ -65,7 +74,9 @@ impl Case {
 
     fn output(&self) -> [usize; 2] {
         std::array::from_fn(|i| {
-            (self.input[i] + self.padding[i] + self.padding[i + 2] - self.kernel[i]) / self.stride[i] + 1
+            (self.input[i] + self.padding[i] + self.padding[i + 2] - self.kernel[i])
+                / self.stride[i]
+                + 1
         })
     }
 
@@ -73,7 +84,8 @@ impl Case {
     fn at(&self, input: &[u8], [y, x]: [usize; 2], [dy, dx]: [usize; 2], c: usize) -> Option<u8> {
         let y = (y * self.stride[0] + dy).checked_sub(self.padding[0])?;
         let x = (x * self.stride[1] + dx).checked_sub(self.padding[1])?;
-        (y < self.input[0] && x < self.input[1]).then(|| input[(y * self.input[1] + x) * self.input[2] + c])
+        (y < self.input[0] && x < self.input[1])
+            .then(|| input[(y * self.input[1] + x) * self.input[2] + c])
     }
 
     fn positions(&self) -> impl Iterator<Item = [usize; 2]> {
@@ -96,7 +108,11 @@ fn same_everywhere<T: Copy + Default + PartialEq + std::fmt::Debug>(
     for isa in Isa::available() {
         let mut output = vec![T::default(); expected.len()];
         kernel(isa, &mut output);
-        assert!(output == expected, "{what} on {}:\n{output:?}\n{expected:?}", isa.name());
+        assert!(
+            output == expected,
+            "{what} on {}:\n{output:?}\n{expected:?}",
+            isa.name()
+        );
     }
 }
 
@@ -106,7 +122,12 @@ fn dense_convolution() {
     for round in 0..300 {
         let mut case = Case::random(&mut random);
         if round % 3 == 0 {
-            case = Case { kernel: [1, 1], stride: [1, 1], padding: [0; 4], ..case };
+            case = Case {
+                kernel: [1, 1],
+                stride: [1, 1],
+                padding: [0; 4],
+                ..case
+            };
         }
         let (n, channels) = (random.range(1, 40), case.input[2]);
         let taps = case.kernel[0] * case.kernel[1];
@@ -114,7 +135,12 @@ fn dense_convolution() {
         let weights = random.weights(n * channels * taps);
         let bias = random.biases(n);
         let weight_scales: Vec<f32> = (0..n).map(|_| random.scale(0.01)).collect();
-        let (sx, sy, zx, zy) = (random.scale(0.02), random.scale(0.2), random.next() as u8, random.next() as u8);
+        let (sx, sy, zx, zy) = (
+            random.scale(0.02),
+            random.scale(0.2),
+            random.next() as u8,
+            random.next() as u8,
+        );
         let parameters = ConvParameters {
             weights: &weights,
             bias: &bias,
@@ -131,14 +157,17 @@ fn dense_convolution() {
                 for (t, tap) in case.taps().enumerate() {
                     for c in 0..channels {
                         let x = case.at(&input, position, tap, c).unwrap_or(zx);
-                        sum += (i32::from(x) - i32::from(zx)) * i32::from(weights[(o * channels + c) * taps + t]);
+                        sum += (i32::from(x) - i32::from(zx))
+                            * i32::from(weights[(o * channels + c) * taps + t]);
                     }
                 }
                 expected.push(requantize(sum, (sx * weight_scales[o]) / sy, zy));
             }
         }
         let conv = Conv::new(case.window(), n, parameters).unwrap();
-        same_everywhere(&expected, "conv", |isa, y| conv.run(isa, &input, y).unwrap());
+        same_everywhere(&expected, "conv", |isa, y| {
+            conv.run(isa, &input, y).unwrap()
+        });
     }
 }
 
@@ -153,7 +182,12 @@ fn depthwise_convolution() {
         let weights = random.weights(channels * taps);
         let bias = random.biases(channels);
         let weight_scales: Vec<f32> = (0..channels).map(|_| random.scale(0.01)).collect();
-        let (sx, sy, zx, zy) = (random.scale(0.02), random.scale(0.1), random.next() as u8, random.next() as u8);
+        let (sx, sy, zx, zy) = (
+            random.scale(0.02),
+            random.scale(0.1),
+            random.next() as u8,
+            random.next() as u8,
+        );
         let parameters = ConvParameters {
             weights: &weights,
             bias: &bias,
@@ -175,7 +209,9 @@ fn depthwise_convolution() {
             }
         }
         let conv = Depthwise::new(case.window(), parameters).unwrap();
-        same_everywhere(&expected, "depthwise", |isa, y| conv.run(isa, &input, y).unwrap());
+        same_everywhere(&expected, "depthwise", |isa, y| {
+            conv.run(isa, &input, y).unwrap()
+        });
     }
 }
 
@@ -193,7 +229,9 @@ fn sums_are_exact_at_the_extremes() {
             (first - 1) * i32::from(w) + (k as i32 - 1) * (i32::from(x) - 1) * i32::from(w)
         };
         let linear = Linear::new(k, &weights, &[7], zero_point, &[1.0]).unwrap();
-        same_everywhere(&[(sum(254) + 7) as f32], "linear", |isa, y| linear.run(isa, &input[..k], y).unwrap());
+        same_everywhere(&[(sum(254) + 7) as f32], "linear", |isa, y| {
+            linear.run(isa, &input[..k], y).unwrap()
+        });
 
         let scale = 1.0 / 1_400_000.0;
         let conv = Conv::new(
@@ -211,7 +249,9 @@ fn sums_are_exact_at_the_extremes() {
         )
         .unwrap();
         let expected = [sum(254), sum(i32::from(x))].map(|s| requantize(s, scale, 100));
-        same_everywhere(&expected, "conv", |isa, y| conv.run(isa, &input, y).unwrap());
+        same_everywhere(&expected, "conv", |isa, y| {
+            conv.run(isa, &input, y).unwrap()
+        });
     }
 }
 
@@ -234,12 +274,18 @@ fn requantization_rounds_ties_to_even_and_never_wraps() {
                 };
                 let expected: Vec<u8> = input
                     .iter()
-                    .map(|x| requantize((i32::from(*x) - 77) * i32::from(weight), scale, zero_point))
+                    .map(|x| {
+                        requantize((i32::from(*x) - 77) * i32::from(weight), scale, zero_point)
+                    })
                     .collect();
                 let conv = Conv::new(window, 1, parameters).unwrap();
-                same_everywhere(&expected, "conv", |isa, y| conv.run(isa, &input, y).unwrap());
+                same_everywhere(&expected, "conv", |isa, y| {
+                    conv.run(isa, &input, y).unwrap()
+                });
                 let depthwise = Depthwise::new(window, parameters).unwrap();
-                same_everywhere(&expected, "depthwise", |isa, y| depthwise.run(isa, &input, y).unwrap());
+                same_everywhere(&expected, "depthwise", |isa, y| {
+                    depthwise.run(isa, &input, y).unwrap()
+                });
             }
         }
     }
@@ -257,12 +303,16 @@ fn linear_layer() {
         let zero_point = random.next() as u8;
         let expected: Vec<f32> = (0..n)
             .map(|c| {
-                let products = (0..k).map(|i| (i32::from(input[i]) - i32::from(zero_point)) * i32::from(weights[i * n + c]));
+                let products = (0..k).map(|i| {
+                    (i32::from(input[i]) - i32::from(zero_point)) * i32::from(weights[i * n + c])
+                });
                 (bias[c] + products.sum::<i32>()) as f32 * scales[c]
             })
             .collect();
         let linear = Linear::new(k, &weights, &bias, zero_point, &scales).unwrap();
-        same_everywhere(&expected, "linear", |isa, y| linear.run(isa, &input, y).unwrap());
+        same_everywhere(&expected, "linear", |isa, y| {
+            linear.run(isa, &input, y).unwrap()
+        });
     }
 }
 
@@ -274,14 +324,21 @@ fn residual_add() {
     let b: Vec<u8> = (0..=65535u32).map(|i| i as u8).collect();
     for _ in 0..50 {
         let (sa, sb, sy) = (random.scale(0.05), random.scale(0.05), random.scale(0.05));
-        let (za, zb, zy) = (random.next() as u8, random.next() as u8, random.next() as u8);
+        let (za, zb, zy) = (
+            random.next() as u8,
+            random.next() as u8,
+            random.next() as u8,
+        );
         let (ra, rb) = (sa / sy, sb / sy);
         let fix = f32::from(zy) - ra.mul_add(f32::from(za), rb * f32::from(zb));
         let expected: Vec<u8> = a
             .iter()
             .zip(&b)
             .map(|(a, b)| {
-                f32::from(*a).mul_add(ra, f32::from(*b).mul_add(rb, fix)).round_ties_even().clamp(0.0, 255.0) as u8
+                f32::from(*a)
+                    .mul_add(ra, f32::from(*b).mul_add(rb, fix))
+                    .round_ties_even()
+                    .clamp(0.0, 255.0) as u8
             })
             .collect();
         let add = Add::new((sa, za), (sb, zb), (sy, zy)).unwrap();
@@ -295,16 +352,25 @@ fn global_average_pool() {
     for _ in 0..100 {
         let (positions, channels) = (random.range(1, 400), random.range(1, 70));
         let input = random.bytes(positions * channels);
-        let (sx, sy, zx, zy) = (random.scale(0.05), random.scale(0.03), random.next() as u8, random.next() as u8);
+        let (sx, sy, zx, zy) = (
+            random.scale(0.05),
+            random.scale(0.03),
+            random.next() as u8,
+            random.next() as u8,
+        );
         let scale = (sx / sy) / positions as f32;
         let expected: Vec<u8> = (0..channels)
             .map(|c| {
-                let sum: i32 = (0..positions).map(|p| i32::from(input[p * channels + c])).sum();
+                let sum: i32 = (0..positions)
+                    .map(|p| i32::from(input[p * channels + c]))
+                    .sum();
                 requantize(sum - positions as i32 * i32::from(zx), scale, zy)
             })
             .collect();
         let pool = GlobalAveragePool::new(positions, channels, (sx, zx), (sy, zy)).unwrap();
-        same_everywhere(&expected, "pool", |isa, y| pool.run(isa, &input, y).unwrap());
+        same_everywhere(&expected, "pool", |isa, y| {
+            pool.run(isa, &input, y).unwrap()
+        });
     }
 }
 
@@ -318,15 +384,27 @@ fn max_pool_and_table() {
         let mut expected = vec![];
         for position in case.positions() {
             for c in 0..channels {
-                expected.push(case.taps().filter_map(|tap| case.at(&input, position, tap, c)).max().unwrap_or(0));
+                expected.push(
+                    case.taps()
+                        .filter_map(|tap| case.at(&input, position, tap, c))
+                        .max()
+                        .unwrap_or(0),
+                );
             }
         }
         let pool = MaxPool::new(case.window());
-        same_everywhere(&expected, "max pool", |isa, y| pool.run(isa, &input, y).unwrap());
+        same_everywhere(&expected, "max pool", |isa, y| {
+            pool.run(isa, &input, y).unwrap()
+        });
 
-        let rows: Vec<[u8; 256]> = (0..channels).map(|_| std::array::from_fn(|_| random.next() as u8)).collect();
-        let expected: Vec<u8> =
-            input.iter().enumerate().map(|(i, x)| rows[i % channels][usize::from(*x)]).collect();
+        let rows: Vec<[u8; 256]> = (0..channels)
+            .map(|_| std::array::from_fn(|_| random.next() as u8))
+            .collect();
+        let expected: Vec<u8> = input
+            .iter()
+            .enumerate()
+            .map(|(i, x)| rows[i % channels][usize::from(*x)])
+            .collect();
         let mut output = vec![0; input.len()];
         Table::new(rows).unwrap().run(&input, &mut output).unwrap();
         assert_eq!(output, expected);
@@ -357,14 +435,39 @@ fn what_cannot_be_exact_is_refused() {
     assert!(Conv::new(one, 2, good).is_err());
     assert!(Conv::new(one, usize::MAX, good).is_err());
     for bad in [
-        ConvParameters { bias: &[i32::MAX], ..good },
-        ConvParameters { bias: &[i32::MIN], ..good },
-        ConvParameters { bias: &[1, 2], ..good },
-        ConvParameters { input_scale: f32::NAN, ..good },
-        ConvParameters { output_scale: 0.0, ..good },
-        ConvParameters { weight_scales: &[f32::INFINITY], ..good },
-        ConvParameters { weight_scales: &[-1.0], ..good },
-        ConvParameters { input_scale: f32::MAX, output_scale: f32::MIN_POSITIVE, ..good },
+        ConvParameters {
+            bias: &[i32::MAX],
+            ..good
+        },
+        ConvParameters {
+            bias: &[i32::MIN],
+            ..good
+        },
+        ConvParameters {
+            bias: &[1, 2],
+            ..good
+        },
+        ConvParameters {
+            input_scale: f32::NAN,
+            ..good
+        },
+        ConvParameters {
+            output_scale: 0.0,
+            ..good
+        },
+        ConvParameters {
+            weight_scales: &[f32::INFINITY],
+            ..good
+        },
+        ConvParameters {
+            weight_scales: &[-1.0],
+            ..good
+        },
+        ConvParameters {
+            input_scale: f32::MAX,
+            output_scale: f32::MIN_POSITIVE,
+            ..good
+        },
     ] {
         assert!(Conv::new(one, 1, bad).is_err(), "{bad:?}");
         assert!(Depthwise::new(one, bad).is_err(), "{bad:?}");

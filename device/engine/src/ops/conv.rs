@@ -31,7 +31,9 @@ impl Convolution {
     fn window(&self, inputs: &[Image]) -> Result<Window, Invalid> {
         let input = one(inputs)?;
         if self.depthwise && input[2] != self.channels {
-            return Err(Invalid("a depthwise convolution has another number of channels than its input"));
+            return Err(Invalid(
+                "a depthwise convolution has another number of channels than its input",
+            ));
         }
         Window::new(input, self.kernel, self.stride, self.padding)
     }
@@ -39,7 +41,11 @@ impl Convolution {
 
 impl Operator for Convolution {
     fn name(&self) -> &'static str {
-        if self.depthwise { "DepthwiseConv" } else { "Conv" }
+        if self.depthwise {
+            "DepthwiseConv"
+        } else {
+            "Conv"
+        }
     }
 
     fn output(&self, inputs: &[Image]) -> TractResult<Output> {

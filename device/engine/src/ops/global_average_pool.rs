@@ -24,8 +24,15 @@ impl Operator for Pool {
 
     fn kernel(&self, inputs: &[Image]) -> TractResult<Box<dyn Kernel>> {
         let [height, width, channels] = one(inputs)?;
-        let positions = height.checked_mul(width).context("a pool over too many positions")?;
-        Ok(Box::new(GlobalAveragePool::new(positions, channels, self.input, self.output)?))
+        let positions = height
+            .checked_mul(width)
+            .context("a pool over too many positions")?;
+        Ok(Box::new(GlobalAveragePool::new(
+            positions,
+            channels,
+            self.input,
+            self.output,
+        )?))
     }
 }
 

@@ -26,12 +26,21 @@ impl Operator for Head {
     fn output(&self, inputs: &[Image]) -> TractResult<Output> {
         match one(inputs)? {
             [1, 1, channels] if channels == self.inputs => Ok(Output::Logits(self.outputs)),
-            other => bail!("a linear layer of {} inputs on an activation of {other:?}", self.inputs),
+            other => bail!(
+                "a linear layer of {} inputs on an activation of {other:?}",
+                self.inputs
+            ),
         }
     }
 
     fn kernel(&self, _: &[Image]) -> TractResult<Box<dyn Kernel>> {
-        let linear = Linear::new(self.inputs, &self.weights, &self.bias, self.input_zero_point, &self.scales)?;
+        let linear = Linear::new(
+            self.inputs,
+            &self.weights,
+            &self.bias,
+            self.input_zero_point,
+            &self.scales,
+        )?;
         Ok(Box::new(linear))
     }
 }

@@ -78,27 +78,52 @@ impl Expansion for Import {
         for input in inputs {
             s.equals(&input.datum_type, u8::datum_type())?;
         }
-        s.given_all(inputs.iter().map(|input| &input.shape), move |s, shapes: Vec<TVec<TDim>>| {
-            let images = shapes.iter().map(|shape| image_of(shape)).collect::<TractResult<Vec<_>>>()?;
-            let (datum_type, shape) = match self.0.output(&images)? {
-                Output::Image([height, width, channels]) => (u8::datum_type(), tvec![1, channels, height, width]),
-                Output::Logits(n) => (f32::datum_type(), tvec![1, n]),
-            };
-            s.equals(&outputs[0].datum_type, datum_type)?;
-            s.equals(&outputs[0].shape, shape.iter().map(|d| d.to_dim()).collect::<TVec<TDim>>())
-        })
+        s.given_all(
+            inputs.iter().map(|input| &input.shape),
+            move |s, shapes: Vec<TVec<TDim>>| {
+                let images = shapes
+                    .iter()
+                    .map(|shape| image_of(shape))
+                    .collect::<TractResult<Vec<_>>>()?;
+                let (datum_type, shape) = match self.0.output(&images)? {
+                    Output::Image([height, width, channels]) => {
+                        (u8::datum_type(), tvec![1, channels, height, width])
+                    }
+                    Output::Logits(n) => (f32::datum_type(), tvec![1, n]),
+                };
+                s.equals(&outputs[0].datum_type, datum_type)?;
+                s.equals(
+                    &outputs[0].shape,
+                    shape.iter().map(|d| d.to_dim()).collect::<TVec<TDim>>(),
+                )
+            },
+        )
     }
 
-    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
+    fn wire(
+        &self,
+        prefix: &str,
+        model: &mut TypedModel,
+        inputs: &[OutletId],
+    ) -> TractResult<TVec<OutletId>> {
         let mut images = vec![];
         let mut sources = vec![];
         for (index, &outlet) in inputs.iter().enumerate() {
             let shape = &model.outlet_fact(outlet)?.shape;
             images.push(image_of(shape)?);
-            sources.push(if shape.rank() == 4 { to_nhwc(prefix, index, model, outlet)? } else { outlet });
+            sources.push(if shape.rank() == 4 {
+                to_nhwc(prefix, index, model, outlet)?
+            } else {
+                outlet
+            });
         }
         let output = self.0.output(&images)?;
-        let fast = Fast { name: self.0.name(), kernel: self.0.kernel(&images)?.into(), isa: Isa::detect(), output };
+        let fast = Fast {
+            name: self.0.name(),
+            kernel: self.0.kernel(&images)?.into(),
+            isa: Isa::detect(),
+            output,
+        };
         match output {
             Output::Image(_) => {
                 let nhwc = model.wire_node(format!("{prefix}.nhwc"), fast, &sources)?;
@@ -113,7 +138,12 @@ const NHWC_TO_NCHW: AxisOp = AxisOp::Move(3, 1);
 const NCHW_TO_NHWC: AxisOp = AxisOp::Move(1, 3);
 
 /// The NHWC twin of an NCHW outlet.
-fn to_nhwc(prefix: &str, index: usize, model: &mut TypedModel, outlet: OutletId) -> TractResult<OutletId> {
+fn to_nhwc(
+    prefix: &str,
+    index: usize,
+    model: &mut TypedModel,
+    outlet: OutletId,
+) -> TractResult<OutletId> {
     let node = model.node(outlet.node);
     if node.op_as::<AxisOp>() == Some(&NHWC_TO_NCHW)
         && let [before] = node.inputs[..]
@@ -121,12 +151,18 @@ fn to_nhwc(prefix: &str, index: usize, model: &mut TypedModel, outlet: OutletId)
         return Ok(before);
     }
     let moved = model.wire_node(format!("{prefix}.to_nhwc.{index}"), NCHW_TO_NHWC, &[outlet])?;
-    moved.first().copied().context("a move of axes has no output")
+    moved
+        .first()
+        .copied()
+        .context("a move of axes has no output")
 }
 
 /// The image that an NCHW tensor `[1, c, h, w]` or a row `[1, c]` is.
 fn image_of(shape: &[TDim]) -> TractResult<Image> {
-    let dims = shape.iter().map(|d| Ok(d.to_usize()?)).collect::<TractResult<Vec<usize>>>()?;
+    let dims = shape
+        .iter()
+        .map(|d| Ok(d.to_usize()?))
+        .collect::<TractResult<Vec<usize>>>()?;
     match dims[..] {
         [1, channels, height, width] => Ok([height, width, channels]),
         [1, channels] => Ok([1, 1, channels]),
@@ -163,19 +199,27 @@ impl EvalOp for Fast {
     op_out_of_plan!();
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let views = inputs.iter().map(|input| input.try_as_plain_ram()).collect::<TractResult<Vec<_>>>()?;
-        let bytes = views.iter().map(|view| view.as_slice::<u8>()).collect::<TractResult<Vec<&[u8]>>>()?;
+        let views = inputs
+            .iter()
+            .map(|input| input.try_as_plain_ram())
+            .collect::<TractResult<Vec<_>>>()?;
+        let bytes = views
+            .iter()
+            .map(|view| view.as_slice::<u8>())
+            .collect::<TractResult<Vec<&[u8]>>>()?;
         let output = match self.output {
             Output::Image([height, width, channels]) => {
                 let mut output = Tensor::zero::<u8>(&[1, height, width, channels])?;
                 let mut view = output.try_as_plain_ram_mut()?;
-                self.kernel.image(self.isa, &bytes, view.as_slice_mut::<u8>()?)?;
+                self.kernel
+                    .image(self.isa, &bytes, view.as_slice_mut::<u8>()?)?;
                 output
             }
             Output::Logits(n) => {
                 let mut output = Tensor::zero::<f32>(&[1, n])?;
                 let mut view = output.try_as_plain_ram_mut()?;
-                self.kernel.logits(self.isa, &bytes, view.as_slice_mut::<f32>()?)?;
+                self.kernel
+                    .logits(self.isa, &bytes, view.as_slice_mut::<f32>()?)?;
                 output
             }
         };

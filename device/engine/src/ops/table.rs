@@ -19,7 +19,11 @@ impl Operator for ByteTable {
     fn output(&self, inputs: &[Image]) -> TractResult<Output> {
         let image = one(inputs)?;
         if self.rows.len() != 1 && self.rows.len() != image[2] {
-            bail!("{} normalisation constants for {} channels", self.rows.len(), image[2]);
+            bail!(
+                "{} normalisation constants for {} channels",
+                self.rows.len(),
+                image[2]
+            );
         }
         Ok(Output::Image(image))
     }

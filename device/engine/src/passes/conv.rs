@@ -11,7 +11,9 @@ pub(super) fn find(view: &View, root: &NodeProto) -> Option<Replacement> {
         return None;
     }
     let weights = view.constant(root, 3)?;
-    let &[channels, per_group, height, width] = weights.dims.as_slice() else { return None };
+    let &[channels, per_group, height, width] = weights.dims.as_slice() else {
+        return None;
+    };
     let kernel = [usize::try_from(height).ok()?, usize::try_from(width).ok()?];
     let padding = match attribute(root, "auto_pad").map(|a| a.s.as_slice()) {
         None | Some(b"" | b"NOTSET") => sizes(root, "pads", [0; 4])?,

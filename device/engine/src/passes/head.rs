@@ -28,7 +28,9 @@ pub(super) fn find(view: &View, root: &NodeProto) -> Option<Replacement> {
         return None;
     }
     let weights = view.constant(matmul, 1)?;
-    let &[inputs, outputs] = weights.dims.as_slice() else { return None };
+    let &[inputs, outputs] = weights.dims.as_slice() else {
+        return None;
+    };
     let head = Head {
         inputs: usize::try_from(inputs).ok()?,
         outputs: usize::try_from(outputs).ok()?,
@@ -42,7 +44,11 @@ pub(super) fn find(view: &View, root: &NodeProto) -> Option<Replacement> {
 }
 
 /// The input of `node` that a node of type `op_type` makes, and the index of the other, which must be a constant.
-fn with_constant<'a>(view: &View<'a>, node: &NodeProto, op_type: &str) -> Option<(&'a NodeProto, usize)> {
+fn with_constant<'a>(
+    view: &View<'a>,
+    node: &NodeProto,
+    op_type: &str,
+) -> Option<(&'a NodeProto, usize)> {
     [(0, 1), (1, 0)].into_iter().find_map(|(input, other)| {
         let producer = view.producer(has_input(node, input)?, op_type)?;
         view.constant(node, other)?;
@@ -52,7 +58,9 @@ fn with_constant<'a>(view: &View<'a>, node: &NodeProto, op_type: &str) -> Option
 
 /// What a Flatten or Reshape of a global average pool `[1, channels, 1, 1]` to `[1, channels]` flattens.
 fn pooled<'a>(view: &View<'a>, tensor: &str, channels: i64) -> Option<&'a str> {
-    let flat = view.producer(tensor, "Flatten").or_else(|| view.producer(tensor, "Reshape"))?;
+    let flat = view
+        .producer(tensor, "Flatten")
+        .or_else(|| view.producer(tensor, "Reshape"))?;
     let flattens = if is(flat, "Flatten") {
         int(flat, "axis", 1) == 1
     } else {

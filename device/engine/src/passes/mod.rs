@@ -34,7 +34,11 @@ struct Replacement {
 impl Replacement {
     fn new(operator: impl Operator + 'static, inputs: &[&str]) -> Option<Replacement> {
         let inputs = inputs.iter().map(|name| (*name).to_owned()).collect();
-        Some(Replacement { operator: Arc::new(operator), inputs, before: vec![] })
+        Some(Replacement {
+            operator: Arc::new(operator),
+            inputs,
+            before: vec![],
+        })
     }
 }
 
@@ -57,10 +61,16 @@ pub(crate) fn rewrite(graph: &mut GraphProto) -> Operators {
     let mut operators = Operators::new();
     for pass in PASSES {
         let view = View::new(graph, &operators);
-        let found: Vec<Option<Replacement>> = graph.node.iter().map(|node| pass(&view, node)).collect();
+        let found: Vec<Option<Replacement>> =
+            graph.node.iter().map(|node| pass(&view, node)).collect();
         let nodes = std::mem::take(&mut graph.node);
         for (mut node, replacement) in nodes.into_iter().zip(found) {
-            if let Some(Replacement { operator, inputs, before }) = replacement {
+            if let Some(Replacement {
+                operator,
+                inputs,
+                before,
+            }) = replacement
+            {
                 let name = node.output.concat();
                 operators.insert(name.clone(), operator);
                 graph.node.extend(before);
@@ -81,7 +91,11 @@ pub(crate) fn rewrite(graph: &mut GraphProto) -> Operators {
 
 /// Keeps the nodes that an output depends on, and the constants that those use.
 fn drop_unused(graph: &mut GraphProto) {
-    let mut used: HashSet<String> = graph.output.iter().map(|output| output.name.clone()).collect();
+    let mut used: HashSet<String> = graph
+        .output
+        .iter()
+        .map(|output| output.name.clone())
+        .collect();
     let mut keep = vec![false; graph.node.len()];
     for (node, keep) in graph.node.iter().zip(&mut keep).rev() {
         if node.output.iter().any(|name| used.contains(name)) {
@@ -91,5 +105,7 @@ fn drop_unused(graph: &mut GraphProto) {
     }
     let mut keep = keep.into_iter();
     graph.node.retain(|_| keep.next().unwrap_or(true));
-    graph.initializer.retain(|tensor| used.contains(&tensor.name));
+    graph
+        .initializer
+        .retain(|tensor| used.contains(&tensor.name));
 }

@@ -50,7 +50,11 @@ pub(super) fn find(view: &View, root: &NodeProto) -> Option<Replacement> {
 }
 
 /// The tensor under `quantize`'s chain, and the chain computed for all bytes: one row per channel, or one for all.
-fn table<'a>(view: &View<'a>, quantize: &NodeProto, channels: Channels) -> Option<(&'a str, Vec<[u8; 256]>)> {
+fn table<'a>(
+    view: &View<'a>,
+    quantize: &NodeProto,
+    channels: Channels,
+) -> Option<(&'a str, Vec<[u8; 256]>)> {
     let (scale, zero_point) = (view.f32(quantize, 1)?, view.u8(quantize, 2)?);
     let mut steps: Vec<(&str, Vec<f32>)> = vec![];
     let mut tensor = has_input(quantize, 0)?;
@@ -59,7 +63,9 @@ fn table<'a>(view: &View<'a>, quantize: &NodeProto, channels: Channels) -> Optio
         if is(node, "Cast") {
             break node;
         }
-        let step = ["Sub", "Div", "Add", "Mul"].into_iter().find(|op_type| is(node, op_type))?;
+        let step = ["Sub", "Div", "Add", "Mul"]
+            .into_iter()
+            .find(|op_type| is(node, op_type))?;
         steps.push((step, per_channel(view.constant(node, 1)?, channels)?));
         if steps.len() > MAX_STEPS {
             return None;
@@ -69,22 +75,33 @@ fn table<'a>(view: &View<'a>, quantize: &NodeProto, channels: Channels) -> Optio
     if int(cast, "to", 0) != DataType::Float as i64 {
         return None;
     }
-    let count = steps.iter().map(|(_, constants)| constants.len()).max().unwrap_or(1);
-    if steps.iter().any(|(_, constants)| constants.len() != 1 && constants.len() != count) {
+    let count = steps
+        .iter()
+        .map(|(_, constants)| constants.len())
+        .max()
+        .unwrap_or(1);
+    if steps
+        .iter()
+        .any(|(_, constants)| constants.len() != 1 && constants.len() != count)
+    {
         return None;
     }
     let mut rows = vec![[0; 256]; count];
     for (channel, row) in rows.iter_mut().enumerate() {
         for (byte, entry) in (0u8..=255).zip(row) {
-            let value = steps.iter().rev().try_fold(f32::from(byte), |value, (step, constants)| {
-                let constant = constants.get(channel).or_else(|| constants.first())?;
-                Some(match *step {
-                    "Sub" => value - constant,
-                    "Div" => value / constant,
-                    "Add" => value + constant,
-                    _ => value * constant,
-                })
-            })?;
+            let value =
+                steps
+                    .iter()
+                    .rev()
+                    .try_fold(f32::from(byte), |value, (step, constants)| {
+                        let constant = constants.get(channel).or_else(|| constants.first())?;
+                        Some(match *step {
+                            "Sub" => value - constant,
+                            "Div" => value / constant,
+                            "Add" => value + constant,
+                            _ => value * constant,
+                        })
+                    })?;
             let quantized = (value / scale).round_ties_even() + f32::from(zero_point);
             if quantized.is_nan() {
                 return None;
