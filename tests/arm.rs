@@ -6,11 +6,16 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::support::{Dir, TestCommand, cross_built, data, graft_device, qemu_aarch64, skip, trained};
+use crate::support::{
+    Dir, TestCommand, cross_built, data, graft_device, qemu_aarch64, skip, trained,
+};
 
 /// A hundred real photos where there are any, else those that the tests made.
 fn pictures() -> Vec<PathBuf> {
-    let folder = data().map_or_else(|| trained().photos.clone(), |data| data.join("photos/clothing10/test"));
+    let folder = data().map_or_else(
+        || trained().photos.clone(),
+        |data| data.join("photos/clothing10/test"),
+    );
     let mut pictures: Vec<_> = std::fs::read_dir(folder)
         .unwrap()
         .flat_map(|label| std::fs::read_dir(label.unwrap().path()).unwrap())
@@ -33,14 +38,23 @@ fn answers(command: TestCommand, pictures: &[PathBuf]) -> Vec<Value> {
         .lines()
         .map(|line| {
             let mut answer: Value = serde_json::from_str(line).unwrap();
-            answer.as_object_mut().unwrap().remove("milliseconds").expect("milliseconds");
+            answer
+                .as_object_mut()
+                .unwrap()
+                .remove("milliseconds")
+                .expect("milliseconds");
             answer
         })
         .collect()
 }
 
 /// The files that `preprocess` writes, by name.
-fn pixels(dir: &Dir, command: TestCommand, pictures: &[PathBuf], output: &str) -> BTreeMap<PathBuf, Vec<u8>> {
+fn pixels(
+    dir: &Dir,
+    command: TestCommand,
+    pictures: &[PathBuf],
+    output: &str,
+) -> BTreeMap<PathBuf, Vec<u8>> {
     let printed = command
         .args(["preprocess".as_ref(), trained().model.as_os_str()])
         .args(pictures)
@@ -80,5 +94,8 @@ fn arm_and_x86_see_and_say_the_same() {
     assert_eq!(x86_pixels.len(), pictures.len());
     assert!(x86_pixels == arm_pixels, "the pixels differ");
 
-    arm("cortex-a53").arg("verify").arg(&trained().model).stdout();
+    arm("cortex-a53")
+        .arg("verify")
+        .arg(&trained().model)
+        .stdout();
 }

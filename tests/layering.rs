@@ -7,17 +7,32 @@ use std::process::Command;
 const TRAINING: [&str; 3] = ["candle", "burn", "tch"];
 
 /// HTTP servers, none of which the host may link.
-const SERVERS: [&str; 8] = ["hyper", "axum", "actix", "warp", "rocket", "rouille", "tiny_http", "tide"];
+const SERVERS: [&str; 8] = [
+    "hyper",
+    "axum",
+    "actix",
+    "warp",
+    "rocket",
+    "rouille",
+    "tiny_http",
+    "tide",
+];
 
 /// The names of all packages that `package` is built from.
 fn dependencies(package: &str) -> BTreeSet<String> {
     let tree = Command::new(env!("CARGO"))
-        .args(["tree", "--locked", "--edges", "normal", "--prefix", "none", "--format", "{p}"])
+        .args([
+            "tree", "--locked", "--edges", "normal", "--prefix", "none", "--format", "{p}",
+        ])
         .args(["--package", package])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("cargo starts");
-    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+    assert!(
+        tree.status.success(),
+        "{}",
+        String::from_utf8_lossy(&tree.stderr)
+    );
     let names: BTreeSet<_> = String::from_utf8(tree.stdout)
         .unwrap()
         .lines()
@@ -49,14 +64,33 @@ fn assert_none(package: &str, forbidden: &[&str]) {
 fn each_package_knows_only_those_below_it() {
     assert_eq!(ours("graft-shared"), ["graft-shared"]);
     assert_eq!(ours("graft-kernels"), ["graft-kernels"]);
-    assert_eq!(ours("graft-engine"), ["graft-engine", "graft-kernels", "graft-shared"]);
-    assert_eq!(ours("graft-device"), ["graft-device", "graft-engine", "graft-kernels", "graft-shared"]);
-    assert_eq!(ours("graft"), ["graft", "graft-engine", "graft-kernels", "graft-shared"]);
+    assert_eq!(
+        ours("graft-engine"),
+        ["graft-engine", "graft-kernels", "graft-shared"]
+    );
+    assert_eq!(
+        ours("graft-device"),
+        [
+            "graft-device",
+            "graft-engine",
+            "graft-kernels",
+            "graft-shared"
+        ]
+    );
+    assert_eq!(
+        ours("graft"),
+        ["graft", "graft-engine", "graft-kernels", "graft-shared"]
+    );
 }
 
 #[test]
 fn the_device_sees_no_training() {
-    for package in ["graft-shared", "graft-kernels", "graft-engine", "graft-device"] {
+    for package in [
+        "graft-shared",
+        "graft-kernels",
+        "graft-engine",
+        "graft-device",
+    ] {
         assert_none(package, &TRAINING);
     }
 }

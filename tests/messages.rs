@@ -8,7 +8,10 @@ use crate::support::{Dir, Finished, graft, graft_device};
 fn help(finished: Finished) -> String {
     let text = finished.expect_code(0).stdout;
     let lines = text.lines().count();
-    assert!(lines <= 50, "{lines} lines are more than a screen holds:\n{text}");
+    assert!(
+        lines <= 50,
+        "{lines} lines are more than a screen holds:\n{text}"
+    );
     text
 }
 

@@ -14,7 +14,11 @@ fn preprocessed(dir: &Dir, pictures: &[PathBuf]) -> Vec<PathBuf> {
         .enumerate()
         .map(|(index, picture)| {
             let printed = graft_device(dir)
-                .args(["preprocess".as_ref(), trained().model.as_os_str(), picture.as_os_str()])
+                .args([
+                    "preprocess".as_ref(),
+                    trained().model.as_os_str(),
+                    picture.as_os_str(),
+                ])
                 .args(["--output", &index.to_string()])
                 .stdout();
             dir.path(printed.trim_end())
@@ -29,7 +33,10 @@ fn onnx_runtime(model: PathBuf, pictures: &[PathBuf]) -> Vec<Vec<u32>> {
         .lines()
         .map(|line| {
             let (_, logits) = line.split_once('\t').unwrap();
-            logits.split(' ').map(|bits| u32::from_str_radix(bits, 16).unwrap()).collect()
+            logits
+                .split(' ')
+                .map(|bits| u32::from_str_radix(bits, 16).unwrap())
+                .collect()
         })
         .collect()
 }
@@ -37,7 +44,10 @@ fn onnx_runtime(model: PathBuf, pictures: &[PathBuf]) -> Vec<Vec<u32>> {
 /// Pictures of every kind that the tests make: JPEG of all qualities, PNG, turned by EXIF.
 fn some_pictures() -> Vec<PathBuf> {
     let folder = trained().photos.join("rose");
-    let mut pictures: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut pictures: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     pictures.sort();
     pictures
 }
@@ -49,12 +59,20 @@ fn onnx_runtime_and_the_engine_agree_to_the_bit() {
     let mut pictures = some_pictures();
     if let Some(data) = data() {
         let folder = data.join("photos/clothing10/test/hat");
-        pictures.extend(std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).take(10));
+        pictures.extend(
+            std::fs::read_dir(folder)
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+                .take(10),
+        );
     }
     let theirs = onnx_runtime(trained().model.clone(), &preprocessed(&dir, &pictures));
     assert_eq!(theirs.len(), pictures.len());
     for (picture, theirs) in pictures.iter().zip(theirs) {
-        let ours = engine.classify(&std::fs::read(picture).unwrap()).unwrap().logits;
+        let ours = engine
+            .classify(&std::fs::read(picture).unwrap())
+            .unwrap()
+            .logits;
         let ours: Vec<_> = ours.iter().map(|logit| logit.to_bits()).collect();
         assert_eq!(ours, theirs, "{}", picture.display());
     }
@@ -72,6 +90,14 @@ fn the_float_twin_runs_in_onnx_runtime_and_agrees_with_the_int8_file() {
     };
     let int8 = onnx_runtime(trained().model.clone(), &seen);
     let float = onnx_runtime(trained().run.join("model.float.onnx"), &seen);
-    let agreed = int8.iter().zip(&float).filter(|(int8, float)| best(int8) == best(float)).count();
-    assert!(agreed * 100 >= pictures.len() * 95, "{agreed} of {}", pictures.len());
+    let agreed = int8
+        .iter()
+        .zip(&float)
+        .filter(|(int8, float)| best(int8) == best(float))
+        .count();
+    assert!(
+        agreed * 100 >= pictures.len() * 95,
+        "{agreed} of {}",
+        pictures.len()
+    );
 }

@@ -4,18 +4,31 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::support::{Dir, Finished, TestCommand, data, graft, graft_device, make_pictures, skip, trained};
+use crate::support::{
+    Dir, Finished, TestCommand, data, graft, graft_device, make_pictures, skip, trained,
+};
 
 #[test]
 fn a_run_leaves_everything_behind() {
     let run = &trained().run;
-    for name in ["model.onnx", "model.float.onnx", "labels.txt", "split.tsv", "settings.toml", "metrics.json", "log.jsonl"] {
+    for name in [
+        "model.onnx",
+        "model.float.onnx",
+        "labels.txt",
+        "split.tsv",
+        "settings.toml",
+        "metrics.json",
+        "log.jsonl",
+    ] {
         assert!(run.join(name).is_file(), "{name} is missing");
     }
     let labels = std::fs::read_to_string(run.join("labels.txt")).unwrap();
     assert_eq!(labels, "gänseblümchen\nlily of the valley\nrose\ntulip\n");
     let split = std::fs::read_to_string(run.join("split.tsv")).unwrap();
-    assert_eq!(split.lines().next(), Some("path\tlabel\tsplit\tcontent_hash\tgroup"));
+    assert_eq!(
+        split.lines().next(),
+        Some("path\tlabel\tsplit\tcontent_hash\tgroup")
+    );
     assert_eq!(split.lines().count(), 161);
     let metrics: serde_json::Value =
         serde_json::from_slice(&std::fs::read(run.join("metrics.json")).unwrap()).unwrap();
@@ -26,8 +39,22 @@ fn a_run_leaves_everything_behind() {
 fn the_summary_has_the_documented_fields() {
     let summary = &trained().summary;
     for name in [
-        "model", "run", "backbone", "recipe", "image_size", "classes", "images", "top1", "top1_interval",
-        "macro_recall", "seconds", "train_images_per_second", "peak_rss_bytes", "model_bytes", "seed", "warnings",
+        "model",
+        "run",
+        "backbone",
+        "recipe",
+        "image_size",
+        "classes",
+        "images",
+        "top1",
+        "top1_interval",
+        "macro_recall",
+        "seconds",
+        "train_images_per_second",
+        "peak_rss_bytes",
+        "model_bytes",
+        "seed",
+        "warnings",
     ] {
         assert!(summary.get(name).is_some(), "{name} is missing: {summary}");
     }
@@ -35,13 +62,22 @@ fn the_summary_has_the_documented_fields() {
         ("images", &["train", "val", "test", "refused"][..]),
         ("top1", &["float", "float_device", "int8"]),
         ("macro_recall", &["float", "int8"]),
-        ("seconds", &["total", "features", "head", "finetune", "quantize", "evaluate"]),
+        (
+            "seconds",
+            &[
+                "total", "features", "head", "finetune", "quantize", "evaluate",
+            ],
+        ),
     ] {
         for name in names {
-            assert!(summary[group].get(name).is_some(), "{group}.{name} is missing: {summary}");
+            assert!(
+                summary[group].get(name).is_some(),
+                "{group}.{name} is missing: {summary}"
+            );
         }
     }
-    let images = ["train", "val", "test", "refused"].map(|side| summary["images"][side].as_u64().unwrap());
+    let images =
+        ["train", "val", "test", "refused"].map(|side| summary["images"][side].as_u64().unwrap());
     assert_eq!(images.iter().sum::<u64>(), 160);
     assert_eq!(summary["classes"], 4);
     assert_eq!(summary["seed"], 1);
@@ -59,7 +95,17 @@ fn refused(dir: &Dir, command: TestCommand) -> String {
 }
 
 fn train(dir: &Dir, photos: &str) -> TestCommand {
-    graft(dir).args(["train", photos, "--recipe", "head", "--run", "run", "--quiet", "--bottleneck-dir", "bottlenecks"])
+    graft(dir).args([
+        "train",
+        photos,
+        "--recipe",
+        "head",
+        "--run",
+        "run",
+        "--quiet",
+        "--bottleneck-dir",
+        "bottlenecks",
+    ])
 }
 
 #[test]
@@ -88,7 +134,10 @@ fn an_unreadable_photo_is_a_warning() {
 fn without_network_and_cache_the_weights_are_asked_for() {
     let dir = Dir::new();
     make_pictures(&dir.path("photos"), 2, 16);
-    let said = refused(&dir, train(&dir, "photos").args(["--offline", "--model-dir", "weights"]));
+    let said = refused(
+        &dir,
+        train(&dir, "photos").args(["--offline", "--model-dir", "weights"]),
+    );
     assert!(said.contains("efficientnet_lite0"), "{said}");
 }
 
@@ -98,18 +147,39 @@ fn weights_of_another_content_are_never_used() {
     make_pictures(&dir.path("photos"), 2, 16);
     let name = weights_name();
     dir.write(&format!("weights/{name}"), "damaged");
-    let said = refused(&dir, train(&dir, "photos").args(["--offline", "--model-dir", "weights"]));
-    assert!(said.contains("SHA-256") || said.contains("sha256"), "{said}");
+    let said = refused(
+        &dir,
+        train(&dir, "photos").args(["--offline", "--model-dir", "weights"]),
+    );
+    assert!(
+        said.contains("SHA-256") || said.contains("sha256"),
+        "{said}"
+    );
     // With a network the damaged file is replaced.
-    train(&dir, "photos").args(["--model-dir", "weights"]).run().expect_code(0);
-    assert!(dir.path(&format!("weights/{name}")).metadata().unwrap().len() > 1 << 20);
+    train(&dir, "photos")
+        .args(["--model-dir", "weights"])
+        .run()
+        .expect_code(0);
+    assert!(
+        dir.path(&format!("weights/{name}"))
+            .metadata()
+            .unwrap()
+            .len()
+            > 1 << 20
+    );
 }
 
 /// The file name of the default backbone's weights in the cache.
 fn weights_name() -> String {
-    let registry = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("models/backbones.toml");
+    let registry = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .join("models/backbones.toml");
     let registry = std::fs::read_to_string(registry).unwrap();
-    let line = registry.lines().find(|line| line.starts_with("file")).unwrap();
+    let line = registry
+        .lines()
+        .find(|line| line.starts_with("file"))
+        .unwrap();
     line.split('"').nth(1).unwrap().to_owned()
 }
 
@@ -127,7 +197,10 @@ fn a_killed_run_continues_where_it_was() {
     // Killed once features are being written.
     let started = Instant::now();
     while !dir.path("bottlenecks").is_dir() && started.elapsed() < Duration::from_secs(60) {
-        assert!(child.try_wait().unwrap().is_none(), "the run ended before it could be killed");
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "the run ended before it could be killed"
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
     std::thread::sleep(Duration::from_millis(500));
@@ -147,7 +220,8 @@ fn a_killed_run_continues_where_it_was() {
 }
 
 fn assert_same_figures(finished: &Finished) {
-    let summary: serde_json::Value = serde_json::from_str(finished.stdout.lines().last().unwrap()).unwrap();
+    let summary: serde_json::Value =
+        serde_json::from_str(finished.stdout.lines().last().unwrap()).unwrap();
     for name in ["top1", "macro_recall", "images"] {
         assert_eq!(summary[name], trained().summary[name], "{name}");
     }
@@ -157,7 +231,10 @@ fn assert_same_figures(finished: &Finished) {
 fn assert_no_leftovers(folder: &Path) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        assert!(!name.contains("tmp") && !name.starts_with('.'), "{name} was left behind");
+        assert!(
+            !name.contains("tmp") && !name.starts_with('.'),
+            "{name} was left behind"
+        );
     }
 }
 
@@ -184,14 +261,20 @@ fn real_photos_are_learnt() {
     let labels = ["dress", "shoes", "pants", "hat"];
     for label in labels {
         let folder = data.join("photos/clothing10/train").join(label);
-        let mut photos: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut photos: Vec<_> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
         photos.sort();
         if photos.len() < 40 {
             return skip(&format!("only {} photos of {label}", photos.len()));
         }
         for photo in photos.iter().take(60) {
             let name = photo.file_name().unwrap().to_str().unwrap();
-            dir.write(&format!("photos/{label}/{name}"), std::fs::read(photo).unwrap());
+            dir.write(
+                &format!("photos/{label}/{name}"),
+                std::fs::read(photo).unwrap(),
+            );
         }
     }
     let printed = train(&dir, "photos").arg("--json").stdout();

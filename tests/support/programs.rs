@@ -49,7 +49,15 @@ fn target() -> PathBuf {
 fn built(program: &str) -> PathBuf {
     let target = target();
     let status = Command::new(env!("CARGO"))
-        .args(["build", "--release", "--locked", "--quiet", "--bin", program, "--target-dir"])
+        .args([
+            "build",
+            "--release",
+            "--locked",
+            "--quiet",
+            "--bin",
+            program,
+            "--target-dir",
+        ])
         .arg(&target)
         .current_dir(project())
         .status()

@@ -15,10 +15,17 @@ const PACKAGES: [&str; 4] = [
 
 /// Runs `support/<script>` and gives what it printed.
 #[track_caller]
-pub(crate) fn python<A: AsRef<OsStr>>(script: &str, arguments: impl IntoIterator<Item = A>) -> String {
+pub(crate) fn python<A: AsRef<OsStr>>(
+    script: &str,
+    arguments: impl IntoIterator<Item = A>,
+) -> String {
     static FOLDER: LazyLock<PathBuf> = LazyLock::new(packages);
     let output = Command::new("python3")
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("support").join(script))
+        .arg(
+            Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("support")
+                .join(script),
+        )
         .args(arguments)
         .env("PYTHONPATH", &*FOLDER)
         .output()
@@ -37,7 +44,13 @@ fn packages() -> PathBuf {
     let folder = cache().join("python-onnxruntime-1.32.0");
     let installed = install(&folder, |unfinished| {
         Command::new("python3")
-            .args(["-m", "pip", "install", "--quiet", "--root-user-action=ignore"])
+            .args([
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--root-user-action=ignore",
+            ])
             .args(["--only-binary=:all:", "--target"])
             .arg(unfinished)
             .args(PACKAGES)
@@ -55,6 +68,7 @@ fn packages() -> PathBuf {
 pub(super) fn cache() -> PathBuf {
     std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
+        .filter(|folder| folder.is_absolute())
         .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))
         .expect("HOME or XDG_CACHE_HOME is set")
         .join("graft/tests")

@@ -6,6 +6,9 @@ use std::sync::LazyLock;
 
 use super::python::{cache, install};
 
+/// The emulator that needs no libraries.
+const STATIC: &str = "qemu-aarch64-static";
+
 /// The program `qemu-aarch64`, or what to do to get it.
 pub(crate) fn qemu_aarch64() -> Result<&'static Path, String> {
     static PROGRAM: LazyLock<Option<PathBuf>> = LazyLock::new(|| installed().or_else(fetched));
@@ -17,15 +20,15 @@ pub(crate) fn qemu_aarch64() -> Result<&'static Path, String> {
 
 fn installed() -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?)
-        .flat_map(|folder| ["qemu-aarch64", "qemu-aarch64-static"].map(|name| folder.join(name)))
+        .flat_map(|folder| ["qemu-aarch64", STATIC].map(|name| folder.join(name)))
         .find(|program| program.is_file())
 }
 
 /// Debian's and Ubuntu's `qemu-user-static`, downloaded with package lists of its own (the system's may be missing or
-/// old, and only root may renew them) and unpacked.
+/// old, and only root may renew them); of its 40 emulators the one is kept.
 fn fetched() -> Option<PathBuf> {
     let folder = cache().join("qemu-user-static");
-    let program = folder.join("usr/bin/qemu-aarch64-static");
+    let program = folder.join(STATIC);
     install(&folder, |unfinished| download(unfinished).is_some()).then_some(program)
 }
 
@@ -62,8 +65,12 @@ fn download(folder: &Path) -> Option<()> {
     let unpacked = Command::new("dpkg-deb")
         .arg("-x")
         .arg(package)
-        .arg(folder)
+        .arg(at("unpacked"))
         .status()
         .ok()?;
-    unpacked.success().then_some(())
+    if !unpacked.success() {
+        return None;
+    }
+    std::fs::copy(at("unpacked/usr/bin").join(STATIC), folder.join(STATIC)).ok()?;
+    Some(())
 }

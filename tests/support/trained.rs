@@ -28,7 +28,10 @@ pub(crate) fn trained() -> &'static Trained {
         let photos = dir.path("photos");
         make_pictures(&photos, 4, 40);
         let printed = graft(&dir)
-            .args(["train", "photos", "--recipe", "head", "--run", "run", "--seed", "1", "--json", "--quiet"])
+            .args([
+                "train", "photos", "--recipe", "head", "--run", "run", "--seed", "1", "--json",
+                "--quiet",
+            ])
             .arg("--bottleneck-dir")
             .arg(dir.path("bottlenecks"))
             .stdout();
@@ -48,6 +51,10 @@ pub(crate) fn trained() -> &'static Trained {
 pub(crate) fn make_pictures(folder: &Path, labels: usize, images: usize) {
     python(
         "pictures.py",
-        [folder.as_os_str(), labels.to_string().as_ref(), images.to_string().as_ref()],
+        [
+            folder.as_os_str(),
+            labels.to_string().as_ref(),
+            images.to_string().as_ref(),
+        ],
     );
 }
