@@ -335,3 +335,100 @@ fn key(backbone: &Backbone, preprocess: &Preprocess) -> [u8; 32] {
     });
     sha256(&parts)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    const KEY: [u8; 32] = [7; 32];
+
+    fn record(number: u8) -> ([u8; 32], Vec<f32>) {
+        ([number; 32], vec![f32::from(number), -1.5, 0.25])
+    }
+
+    fn values(store: &mut Store, number: u8) -> Vec<f32> {
+        let mut values = Vec::new();
+        store.read_into(&[number; 32], &mut values).unwrap();
+        values
+    }
+
+    /// A store with records 1 to 3, closed, and its path.
+    fn written(folder: &Path) -> PathBuf {
+        let mut store = Store::open_key(folder, KEY, 3).unwrap();
+        store.append(&[record(1), record(2)]).unwrap();
+        store.append(&[record(3)]).unwrap();
+        store.path.clone()
+    }
+
+    #[test]
+    fn what_was_appended_is_there_after_reopening() {
+        let folder = tempfile::tempdir().unwrap();
+        written(folder.path());
+        let mut store = Store::open_key(folder.path(), KEY, 3).unwrap();
+        assert_eq!(store.photos(), 3);
+        for number in 1..=3 {
+            assert_eq!(values(&mut store, number), record(number).1);
+        }
+        assert!(!store.contains(&[4; 32]));
+    }
+
+    #[test]
+    fn a_cut_tail_is_dropped_and_written_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = written(folder.path());
+        let bytes = fs::read(&path).unwrap();
+        for cut in 1..bytes.len() {
+            fs::write(&path, &bytes[..bytes.len() - cut]).unwrap();
+            let mut store = Store::open_key(folder.path(), KEY, 3).unwrap();
+            let kept = (bytes.len() - cut).saturating_sub(HEADER_LEN as usize) / store.record_len();
+            assert_eq!(store.photos(), kept, "{cut} bytes cut");
+            store.append(&[record(9)]).unwrap();
+            let mut store = Store::open_key(folder.path(), KEY, 3).unwrap();
+            assert_eq!(store.photos(), kept + 1);
+            assert_eq!(values(&mut store, 9), record(9).1);
+        }
+    }
+
+    #[test]
+    fn a_damaged_record_does_not_count_and_the_others_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = written(folder.path());
+        let bytes = fs::read(&path).unwrap();
+        for position in HEADER_LEN as usize..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[position] ^= 0x40;
+            fs::write(&path, &damaged).unwrap();
+            let store = Store::open_key(folder.path(), KEY, 3).unwrap();
+            assert_eq!(store.photos(), 2, "byte {position}");
+        }
+    }
+
+    #[test]
+    fn another_key_is_another_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = written(folder.path());
+        let other = Store::open_key(folder.path(), [8; 32], 3).unwrap();
+        assert_eq!(other.photos(), 0);
+        // A file under the wrong name is not believed.
+        fs::copy(&path, &other.path).unwrap();
+        assert_eq!(Store::open_key(folder.path(), [8; 32], 3).unwrap().photos(), 0);
+        assert_eq!(Store::open_key(folder.path(), KEY, 3).unwrap().photos(), 3);
+    }
+
+    #[test]
+    fn two_programs_may_append_to_one_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut first = Store::open_key(folder.path(), KEY, 3).unwrap();
+        let mut second = Store::open_key(folder.path(), KEY, 3).unwrap();
+        for round in 0..10 {
+            first.append(&[record(round)]).unwrap();
+            second.append(&[record(100 + round)]).unwrap();
+        }
+        assert_eq!(values(&mut second, 109), record(109).1);
+        let mut store = Store::open_key(folder.path(), KEY, 3).unwrap();
+        assert_eq!(store.photos(), 20);
+        assert_eq!(values(&mut store, 5), record(5).1);
+    }
+}

@@ -1,1 +1,25 @@
-//! stub
+//! Graft's trainer: from a folder of photos to an int8 ONNX file that a small board labels photos with.
+//!
+//! The chain of `graft train`, in order: [`dataset`] finds and splits the photos, [`backbone`] brings the pretrained
+//! network as a [`nn`] graph, [`features`] caches its bottlenecks, [`head`] trains a classifier on them, [`quantize`] and
+//! [`export`] make the files, and [`evaluate`] measures them in the device's engine. [`train`] strings them together.
+
+pub mod backbone;
+pub mod classifier;
+pub mod cli;
+pub mod commands;
+pub mod dataset;
+pub mod demo;
+pub mod evaluate;
+pub mod export;
+pub mod features;
+pub mod head;
+pub mod metrics;
+pub mod nn;
+pub mod optimizer;
+pub mod progress;
+pub mod quantize;
+pub mod report;
+pub mod run;
+pub mod settings;
+pub mod train;

@@ -1,2 +1,29 @@
-//! stub
-fn main() {}
+//! `graft`: parses the arguments and runs the one command they name.
+//!
+//! Exit codes: 0 all done, 1 some inputs failed or a gate was missed, 2 could not run.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use graft::cli::{Cli, Command};
+use graft::commands::{self, Done};
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Train(arguments) => commands::train(arguments),
+        Command::Evaluate(arguments) => commands::evaluate(&arguments),
+        Command::Label(arguments) => commands::label(&arguments),
+        Command::Demo(arguments) => commands::demo(arguments),
+    };
+    match done {
+        Ok(Done::Fine) => ExitCode::SUCCESS,
+        Ok(Done::Missed) => ExitCode::from(1),
+        Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(error) => {
+            // When stderr is closed there is nobody to tell.
+            let _ = writeln!(io::stderr(), "{}", error.report());
+            ExitCode::from(2)
+        }
+    }
+}

@@ -76,6 +76,14 @@ impl Error {
         report
     }
 
+    /// Whether the reader of a pipe has gone, as `head` does: it has what it wanted, and nothing failed.
+    #[must_use]
+    pub fn is_broken_pipe(&self) -> bool {
+        self.causes()
+            .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+            .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
+    }
+
     fn causes(&self) -> impl Iterator<Item = &(dyn StdError + 'static)> {
         let mut next = StdError::source(self);
         std::iter::from_fn(move || {

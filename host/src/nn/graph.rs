@@ -132,3 +132,81 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::nn::testing::{largest_difference, pseudo_random};
+    use crate::nn::{Activation, Padding};
+
+    fn node(name: &str, op: Op, inputs: &[usize]) -> Node {
+        Node {
+            name: name.into(),
+            op,
+            inputs: inputs.to_vec(),
+        }
+    }
+
+    fn residual() -> Graph {
+        let conv = Conv {
+            weight: pseudo_random(&[4, 1, 3, 3], 1),
+            bias: None,
+            batch_norm: None,
+            stride: 1,
+            padding: Padding::symmetric(1),
+            groups: 4,
+            activation: Activation::None,
+        };
+        Graph {
+            nodes: vec![
+                node("input", Op::Input, &[]),
+                node("conv", Op::Conv(conv), &[0]),
+                node("add", Op::Add, &[1, 0]),
+                node("pool", Op::GlobalAveragePool, &[2]),
+            ],
+        }
+    }
+
+    #[test]
+    fn runs_in_order_and_shows_every_activation() {
+        let input = pseudo_random(&[2, 4, 5, 6], 2);
+        let mut seen = Vec::new();
+        let output = residual()
+            .forward(&input, &mut |index, activation| {
+                seen.push((index, activation.clone()));
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(output.dims(), [2, 4]);
+        let indices: Vec<usize> = seen.iter().map(|(index, _)| *index).collect();
+        assert_eq!(indices, [0, 1, 2, 3]);
+        let sum = (&seen[0].1 + &seen[1].1).unwrap();
+        assert_eq!(largest_difference(&sum, &seen[2].1), 0.0);
+        let mean = sum.mean((2, 3)).unwrap();
+        assert!(largest_difference(&mean, &output) < 1e-6);
+
+        let stopped = residual()
+            .forward_to(2, &input, &mut |_, _| Ok(()))
+            .unwrap();
+        assert_eq!(largest_difference(&stopped, &sum), 0.0);
+    }
+
+    #[test]
+    fn a_bad_graph_is_an_error_that_names_the_node() {
+        let input = pseudo_random(&[1, 4, 5, 5], 2);
+        for inputs in [&[3, 0][..], &[1], &[2, 2], &[9, 0]] {
+            let mut graph = residual();
+            graph.nodes[2].inputs = inputs.to_vec();
+            let report = graph
+                .forward(&input, &mut |_, _| Ok(()))
+                .unwrap_err()
+                .report();
+            assert!(report.contains("`add`"), "{report}");
+        }
+        let empty = Graph { nodes: Vec::new() };
+        assert!(empty.forward(&input, &mut |_, _| Ok(())).is_err());
+        assert!(residual().forward_to(4, &input, &mut |_, _| Ok(())).is_err());
+    }
+}

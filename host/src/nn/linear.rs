@@ -80,3 +80,33 @@ impl CustomOp3 for LinearOp {
         Ok((CpuStorage::F32(output), (images, outputs).into()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::nn::testing::{largest_difference, pseudo_random};
+
+    #[test]
+    fn equals_candles_own_and_rows_are_independent() {
+        let linear = Linear {
+            weight: pseudo_random(&[37, 50], 1),
+            bias: pseudo_random(&[37], 2),
+        };
+        let input = pseudo_random(&[9, 50], 3);
+        let ours = linear.forward(&input).unwrap();
+        let native = input
+            .matmul(&linear.weight.t().unwrap())
+            .unwrap()
+            .broadcast_add(&linear.bias)
+            .unwrap();
+        assert!(largest_difference(&ours, &native) < 1e-5);
+        let alone = linear.forward(&input.narrow(0, 4, 1).unwrap()).unwrap();
+        assert_eq!(
+            largest_difference(&alone, &ours.narrow(0, 4, 1).unwrap()),
+            0.0
+        );
+        assert!(linear.forward(&pseudo_random(&[9, 51], 4)).is_err());
+    }
+}

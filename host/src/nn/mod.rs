@@ -10,6 +10,8 @@ pub(crate) mod cpu;
 mod graph;
 mod linear;
 mod pool;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use batch_norm::BatchNorm;
 pub use conv::{Activation, Conv, Padding};

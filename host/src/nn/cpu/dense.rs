@@ -50,15 +50,26 @@ impl Columns for Patches<'_> {
             let source = (y * stride + tap_y)
                 .checked_sub(padding.top)
                 .and_then(|source_y| plane.chunks_exact(input.width).nth(source_y));
-            for (offset, value) in line.iter_mut().enumerate() {
-                let source_x = ((x + offset) * stride + tap_x).wrapping_sub(padding.left);
-                *value = source
-                    .and_then(|source| source.get(source_x))
-                    .copied()
-                    .unwrap_or(0.0);
-            }
+            gather(line, source, (x * stride + tap_x, padding.left), stride);
             panel = rest;
             (y, x) = (y + 1, 0);
         }
     }
+}
+
+/// Fills `line` with every `stride`-th value of `source`, which begins after `before` zeros, from position `first` on;
+/// zeros beyond its end, and everywhere without a source.
+#[inline(always)]
+fn gather(line: &mut [f32], source: Option<&[f32]>, (first, before): (usize, usize), stride: usize) {
+    let zeros = before.saturating_sub(first).div_ceil(stride).min(line.len());
+    let (left, inside) = line.split_at_mut(zeros);
+    left.fill(0.0);
+    let values = source
+        .and_then(|source| source.get((first + zeros * stride).saturating_sub(before)..))
+        .unwrap_or_default();
+    let (inside, right) = inside.split_at_mut(inside.len().min(values.len().div_ceil(stride)));
+    for (value, &source) in inside.iter_mut().zip(values.iter().step_by(stride)) {
+        *value = source;
+    }
+    right.fill(0.0);
 }

@@ -166,7 +166,9 @@ impl<const KERNEL: usize, const STRIDE: usize> WithSimd for Plane<'_, KERNEL, ST
                     }
                 }
             }
-            *sums = totals.map(|total| finish.apply(total));
+            for (sum, &total) in sums.iter_mut().zip(&totals) {
+                *sum = finish.apply(total);
+            }
         }
         for (output, sums) in output
             .chunks_exact_mut(geometry.output.width)

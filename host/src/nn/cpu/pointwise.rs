@@ -32,6 +32,13 @@ struct Planes<'a> {
 impl Columns for Planes<'_> {
     #[inline(always)]
     fn copy_row(&self, row: usize, first: usize, panel: &mut [f32]) {
-        panel.copy_from_slice(&self.data[row * self.pixels + first..][..panel.len()]);
+        // Inlined loads and stores: a call of memcpy for each row of a panel costs more than the copy.
+        let source = &self.data[row * self.pixels + first..][..panel.len()];
+        let (blocks, rest) = panel.as_chunks_mut::<8>();
+        let (source_blocks, source_rest) = source.as_chunks::<8>();
+        for (block, source) in blocks.iter_mut().zip(source_blocks) {
+            *block = *source;
+        }
+        rest.copy_from_slice(source_rest);
     }
 }

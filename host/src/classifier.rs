@@ -1,0 +1,187 @@
+//! A trained classifier before export: backbone and head as one folded graph, with what its card will say.
+
+use candle_core::Tensor;
+use graft_shared::card::{Card, Decision, Provenance, Quantization, QuantizationKind};
+use graft_shared::error::{Context, Error, Result};
+use graft_shared::labels::Labels;
+use graft_shared::preprocess::{Pixels, Preprocess};
+use graft_engine::{Engine, model};
+
+use crate::backbone::Backbone;
+use crate::export::{Signature, float_model, int8_model};
+use crate::head::Head;
+use crate::nn::{Graph, Linear, Op};
+use crate::progress::Progress;
+use crate::quantize::{Affine, Method, calibrate, fold, quantize};
+
+/// Images that pass through the float graph together.
+const BATCH: usize = 16;
+/// Bits of a quantized weight.
+const WEIGHT_BITS: u8 = 8;
+
+/// Backbone and head as one graph, BatchNorm folded.
+#[derive(Debug)]
+pub struct Classifier<'a> {
+    backbone: &'a Backbone,
+    graph: Graph,
+    preprocess: Preprocess,
+    labels: Labels,
+    provenance: Provenance,
+}
+
+/// A graph's bytes with the card that goes with them.
+#[derive(Debug)]
+pub struct Exported {
+    /// The ONNX file without metadata.
+    pub graph: Vec<u8>,
+    /// Complete but for what is measured later.
+    pub card: Card,
+}
+
+impl Exported {
+    /// The file as it ships.
+    ///
+    /// # Errors
+    /// When the card is over a limit.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        model::attach_card(&self.graph, &self.card)
+    }
+
+    /// The device's engine on the file as it ships.
+    ///
+    /// # Errors
+    /// When the engine refuses the file.
+    pub fn engine(&self) -> Result<Engine> {
+        Engine::from_bytes(&self.to_bytes()?).context("the device's engine refuses the exported file")
+    }
+}
+
+impl<'a> Classifier<'a> {
+    /// Puts `head` in the place of the backbone's own and folds BatchNorm.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn new(backbone: &'a Backbone, head: &Head, preprocess: Preprocess, labels: Labels, provenance: Provenance) -> Result<Self> {
+        let mut graph = backbone.graph.clone();
+        let last = graph.nodes.last_mut().context("the backbone has no nodes")?;
+        last.op = Op::Linear(Linear { weight: head.weight.clone(), bias: head.bias.clone() });
+        last.name = "head".to_owned();
+        Ok(Self {
+            backbone,
+            graph: fold(&graph).context("folding BatchNorm")?,
+            preprocess,
+            labels,
+            provenance,
+        })
+    }
+
+    /// The float file.
+    ///
+    /// # Errors
+    /// When the graph can't be written.
+    pub fn export_float(&self) -> Result<Exported> {
+        let spec = &self.backbone.spec;
+        let graph = float_model(&self.graph, spec.mean, spec.std, self.signature()).context("writing the float graph")?;
+        let kind = Quantization {
+            arithmetic: graft_shared::card::ARITHMETIC,
+            kind: QuantizationKind::Float,
+            weight_bits: 32,
+            calibration_images: 0,
+            calibration_method: String::new(),
+        };
+        Ok(Exported { graph, card: self.card(kind) })
+    }
+
+    /// The int8 file: ranges from `calibration` images, picked by the method whose logits on the `comparison` images, in
+    /// the device's engine, are nearest to the float graph's.
+    ///
+    /// # Errors
+    /// When the pixels' normalisation is not on the integer grid, or an activation or weight can't be quantized.
+    pub fn export_int8(&self, calibration: &[Pixels], comparison: &[Pixels], progress: &Progress) -> Result<(Exported, Method)> {
+        let input = self.input_code()?;
+        let stage = progress.stage("calibrating", 2 * calibration.len() + comparison.len());
+        let batches: Vec<Tensor> = calibration.chunks(BATCH).map(|batch| self.backbone.normalise(batch)).collect::<Result<_>>()?;
+        let seen = calibrate(&self.graph, &batches, &|images| stage.advance(images))?;
+        drop(batches);
+        let mut float = Vec::with_capacity(comparison.len());
+        for batch in comparison.chunks(BATCH) {
+            let logits = self.graph.forward(&self.backbone.normalise(batch)?, &mut |_, _| Ok(()))?;
+            float.extend(logits.to_vec2::<f32>().context("the float logits")?);
+            stage.advance(batch.len());
+        }
+        stage.finish();
+
+        let mut best: Option<(f64, Exported, Method)> = None;
+        for method in Method::ALL {
+            let graph = int8_model(&quantize(&self.graph, &seen, method, input)?, self.signature());
+            let kind = Quantization {
+                arithmetic: graft_shared::card::ARITHMETIC,
+                kind: QuantizationKind::Int8,
+                weight_bits: WEIGHT_BITS,
+                calibration_images: calibration.len() as u32,
+                calibration_method: method.name().to_owned(),
+            };
+            let exported = Exported { graph, card: self.card(kind) };
+            let loss = distance(&exported.engine()?, comparison, &float)?;
+            progress.say(&format!("ranges by {}: {:.2} % of the logits' variance lost", method.name(), 100.0 * loss));
+            if best.as_ref().is_none_or(|(least, ..)| loss < *least) {
+                best = Some((loss, exported, method));
+            }
+        }
+        let (_, exported, method) = best.context("no way to pick ranges was tried")?;
+        Ok((exported, method))
+    }
+
+    fn signature(&self) -> Signature {
+        Signature {
+            height: usize::from(self.preprocess.height),
+            width: usize::from(self.preprocess.width),
+            classes: self.labels.len(),
+        }
+    }
+
+    fn card(&self, quantization: Quantization) -> Card {
+        Card {
+            labels: self.labels.clone(),
+            preprocess: self.preprocess,
+            quantization,
+            decision: Decision { temperature: 1.0, threshold: 0.0 },
+            metrics: None,
+            probes: Vec::new(),
+            provenance: self.provenance.clone(),
+            graph_digest: [0; 32],
+        }
+    }
+
+    /// The code of the pixels, where normalisation is one integer mean and one standard deviation for all channels.
+    fn input_code(&self) -> Result<Affine> {
+        let spec = &self.backbone.spec;
+        let (mean, std) = (spec.mean[0], spec.std[0]);
+        let alike = spec.mean == [mean; 3] && spec.std == [std; 3];
+        if alike && mean.fract() == 0.0 && (0.0..=255.0).contains(&mean) && std > 0.0 {
+            Ok(Affine { scale: 1.0 / std, zero_point: mean as u8 })
+        } else {
+            Err(Error::new(format!("normalisation by mean {:?} and deviation {:?} is not on the integer grid of the pixels", spec.mean, spec.std))
+                .hint("only backbones with one integer mean, such as efficientnet-lite0, can be quantized"))
+        }
+    }
+}
+
+/// Mean squared distance of the engine's logits from the float graph's, as a share of the float logits' variance over
+/// classes.
+fn distance(engine: &Engine, comparison: &[Pixels], float: &[Vec<f32>]) -> Result<f64> {
+    use rayon::prelude::*;
+    let sums: Vec<(f64, f64)> = comparison
+        .par_iter()
+        .zip(float)
+        .map(|(pixels, float)| {
+            let int8 = engine.logits(pixels)?;
+            let mean = float.iter().sum::<f32>() / float.len().max(1) as f32;
+            let lost: f64 = int8.iter().zip(float).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+            let spread: f64 = float.iter().map(|b| f64::from(b - mean).powi(2)).sum();
+            Ok((lost, spread))
+        })
+        .collect::<Result<_>>()?;
+    let (lost, spread) = sums.iter().fold((0.0, 0.0), |total, sum| (total.0 + sum.0, total.1 + sum.1));
+    Ok(lost / spread.max(1e-12))
+}

@@ -1,0 +1,338 @@
+//! The head: a linear classifier on cached bottlenecks, trained to convergence.
+//!
+//! Multinomial logistic regression on standardised bottlenecks with an L2 penalty on the weights, solved by L-BFGS. The
+//! penalty is picked on the validation rows from a ladder that starts strong (each rung starts from the last one's
+//! solution) and stops when validation has got worse twice. Where classes are unequal, the best rung is tried again with
+//! each class weighted by the inverse square root of its share, and kept if validation, overall and per class, is better.
+
+use std::fmt;
+
+use candle_core::{Device, Result as TensorResult, Tensor};
+use graft_shared::error::{Context, Error, Result};
+
+use crate::metrics::{macro_recall, top1};
+use crate::optimizer::{Tolerance, minimize};
+use crate::settings::{ChosenBy, Settings};
+
+/// Inverse penalties: the weight of the summed loss against half the squared weights.
+const LADDER: [f64; 7] = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1];
+/// The rung where no validation row can choose.
+const DEFAULT_RUNG: f64 = 1e-3;
+/// How many times larger the largest class must be than the smallest for a weighted head to be tried.
+const IMBALANCE: f64 = 1.5;
+const TOLERANCE: Tolerance = Tolerance { gradient: 1e-4, decrease: 1e-4, max_iterations: 400 };
+
+/// Bottlenecks of some photos with their classes.
+#[derive(Debug)]
+pub struct Rows {
+    /// `[photos, dimension]`, f32.
+    pub bottlenecks: Tensor,
+    /// The class of each row.
+    pub classes: Vec<usize>,
+}
+
+/// A trained head, in the space of the raw bottlenecks.
+#[derive(Debug)]
+pub struct Head {
+    /// `[classes, dimension]`, f32.
+    pub weight: Tensor,
+    /// `[classes]`, f32.
+    pub bias: Tensor,
+    /// The inverse penalty picked.
+    pub inverse_penalty: f64,
+    /// Whether rare classes were weighted up.
+    pub balanced: bool,
+    /// Top-1 accuracy on the validation rows, if there are any.
+    pub validation_top1: Option<f64>,
+    /// Iterations of the picked solution.
+    pub iterations: usize,
+    /// Whether the picked solution reached its tolerance.
+    pub converged: bool,
+}
+
+impl Head {
+    /// Logits `[photos, classes]` of bottlenecks `[photos, dimension]`, row by row.
+    ///
+    /// # Errors
+    /// When the dimensions differ.
+    pub fn logits(&self, bottlenecks: &Tensor) -> Result<Vec<Vec<f32>>> {
+        let logits = || bottlenecks.matmul(&self.weight.t()?)?.broadcast_add(&self.bias)?.to_vec2();
+        logits().context("the head's logits")
+    }
+
+    /// Weight and bias as the bytes of a safetensors file.
+    ///
+    /// # Errors
+    /// When the tensors can't be read.
+    pub fn to_safetensors(&self) -> Result<Vec<u8>> {
+        let tensors = [("weight", &self.weight), ("bias", &self.bias)];
+        safetensors::serialize(tensors, None).context("writing the head")
+    }
+
+    /// Records what was picked and why.
+    pub fn record(&self, settings: &mut Settings) {
+        let why = if self.validation_top1.is_some() { "best on the validation photos" } else { "no photos to validate on" };
+        settings.set("inverse_penalty", self.inverse_penalty, ChosenBy::Graft, why);
+        settings.set("balanced", self.balanced, ChosenBy::Graft, why);
+    }
+}
+
+impl fmt::Display for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = if self.converged { "converged" } else { "NOT converged" };
+        write!(f, "head: {end} after {} iterations, inverse penalty {}", self.iterations, self.inverse_penalty)?;
+        if self.balanced {
+            write!(f, ", rare classes weighted up")?;
+        }
+        self.validation_top1.map_or(Ok(()), |top1| write!(f, ", {:.2} % on validation", 100.0 * top1))
+    }
+}
+
+/// Trains a head on `train`, its penalty picked on `validation` (which may be empty).
+///
+/// # Errors
+/// When `train` is empty or the dimensions differ.
+pub fn train(train: &Rows, validation: &Rows, classes: usize) -> Result<Head> {
+    if train.classes.is_empty() {
+        return Err(Error::new("no photo is left to train on").hint("add photos, or lower the validation and testing percentages"));
+    }
+    climb(train, validation, classes).context("training the head")
+}
+
+/// Solves every rung and keeps the best.
+fn climb(train: &Rows, validation: &Rows, classes: usize) -> TensorResult<Head> {
+    let standardise = Standardise::of(&train.bottlenecks)?;
+    let problem = Problem::new(standardise.apply(&train.bottlenecks)?, &train.classes, classes)?;
+    let validation_rows = standardise.apply(&validation.bottlenecks)?;
+    let judge = |solution: &Solution| -> TensorResult<Score> { Score::of(solution, &validation_rows, &validation.classes, classes) };
+
+    let uniform = vec![1.0; classes];
+    let mut best: Option<(Solution, Score)> = None;
+    let mut start = vec![0.0; problem.variables()];
+    let mut worse = 0;
+    let ladder: &[f64] = if validation.classes.is_empty() { &[DEFAULT_RUNG] } else { &LADDER };
+    for &inverse_penalty in ladder {
+        let solution = problem.solve(start, inverse_penalty, &uniform)?;
+        start = solution.variables.clone();
+        let score = judge(&solution)?;
+        if best.as_ref().is_none_or(|(_, most)| score.beats(most)) {
+            best = Some((solution, score));
+            worse = 0;
+        } else {
+            worse += 1;
+            if worse == 2 {
+                break;
+            }
+        }
+    }
+    let (mut solution, mut score) = best.ok_or_else(|| candle_core::Error::msg("no rung was tried"))?;
+    let counts = problem.counts();
+    let (most, least) = (counts.iter().fold(0.0, |a: f64, b| a.max(*b)), counts.iter().fold(f64::MAX, |a, b| a.min(*b)));
+    if !validation.classes.is_empty() && most > IMBALANCE * least.max(1.0) {
+        let mean = counts.iter().sum::<f64>() / counts.len() as f64;
+        let weights: Vec<f64> = counts.iter().map(|n| (mean / n.max(1.0)).sqrt()).collect();
+        let mut weighted = problem.solve(solution.variables.clone(), solution.inverse_penalty, &weights)?;
+        weighted.balanced = true;
+        let weighted_score = judge(&weighted)?;
+        if weighted_score.overall_and_per_class() > score.overall_and_per_class() {
+            (solution, score) = (weighted, weighted_score);
+        }
+    }
+    let (weight, bias) = standardise.unapply(&solution, classes)?;
+    Ok(Head {
+        weight,
+        bias,
+        inverse_penalty: solution.inverse_penalty,
+        balanced: solution.balanced,
+        validation_top1: (!validation.classes.is_empty()).then_some(score.top1),
+        iterations: solution.iterations,
+        converged: solution.converged,
+    })
+}
+
+/// Mean and standard deviation of every bottleneck dimension over the training rows.
+struct Standardise {
+    mean: Tensor,
+    deviation: Tensor,
+}
+
+impl Standardise {
+    fn of(rows: &Tensor) -> TensorResult<Self> {
+        let mean = rows.mean_keepdim(0)?;
+        let deviation = (rows.broadcast_sub(&mean)?.sqr()?.mean_keepdim(0)?.sqrt()? + 1e-5)?;
+        Ok(Self { mean, deviation })
+    }
+
+    fn apply(&self, rows: &Tensor) -> TensorResult<Tensor> {
+        Ok(rows.broadcast_sub(&self.mean)?.broadcast_div(&self.deviation)?)
+    }
+
+    /// Weight `[classes, dimension]` and bias `[classes]` that give raw bottlenecks the solution's logits.
+    fn unapply(&self, solution: &Solution, classes: usize) -> TensorResult<(Tensor, Tensor)> {
+        let (weight, bias) = solution.tensors(classes)?;
+        let weight = weight.t()?.broadcast_div(&self.deviation)?;
+        let bias = bias.broadcast_sub(&weight.broadcast_mul(&self.mean)?.sum(1)?)?;
+        Ok((weight.contiguous()?, bias))
+    }
+}
+
+/// Variables are the weights `[dimension, classes]` followed by the biases `[classes]`.
+struct Problem {
+    rows: Tensor,
+    transposed: Tensor,
+    targets: Vec<usize>,
+    classes: usize,
+    dimension: usize,
+}
+
+struct Solution {
+    variables: Vec<f32>,
+    inverse_penalty: f64,
+    balanced: bool,
+    iterations: usize,
+    converged: bool,
+}
+
+impl Solution {
+    /// Weight `[dimension, classes]` and bias `[classes]`.
+    fn tensors(&self, classes: usize) -> TensorResult<(Tensor, Tensor)> {
+        let dimension = self.variables.len() / classes - 1;
+        let (weight, bias) = self.variables.split_at(dimension * classes);
+        Ok((Tensor::from_slice(weight, (dimension, classes), &Device::Cpu)?, Tensor::from_slice(bias, classes, &Device::Cpu)?))
+    }
+}
+
+impl Problem {
+    fn new(rows: Tensor, targets: &[usize], classes: usize) -> TensorResult<Self> {
+        let dimension = rows.dim(1)?;
+        Ok(Self { transposed: rows.t()?.contiguous()?, rows, targets: targets.to_vec(), classes, dimension })
+    }
+
+    fn variables(&self) -> usize {
+        (self.dimension + 1) * self.classes
+    }
+
+    fn counts(&self) -> Vec<f64> {
+        let mut counts = vec![0.0; self.classes];
+        self.targets.iter().for_each(|&class| counts[class] += 1.0);
+        counts
+    }
+
+    fn solve(&self, start: Vec<f32>, inverse_penalty: f64, class_weights: &[f64]) -> TensorResult<Solution> {
+        let minimum = minimize(start, TOLERANCE, |variables| self.loss(variables, inverse_penalty, class_weights))?;
+        Ok(Solution {
+            variables: minimum.variables,
+            inverse_penalty,
+            balanced: false,
+            iterations: minimum.iterations,
+            converged: minimum.converged,
+        })
+    }
+
+    /// Mean weighted cross-entropy plus the penalty, and its gradient.
+    fn loss(&self, variables: &[f32], inverse_penalty: f64, class_weights: &[f64]) -> TensorResult<(f64, Vec<f32>)> {
+        let (classes, count) = (self.classes, self.targets.len() as f64);
+        let (weight, bias) = variables.split_at(self.dimension * classes);
+        let weight_tensor = Tensor::from_slice(weight, (self.dimension, classes), &Device::Cpu)?;
+        let mut residuals = self.rows.matmul(&weight_tensor)?.flatten_all()?.to_vec1::<f32>()?;
+        let mut loss = 0.0;
+        let mut bias_gradient = vec![0.0f64; classes];
+        for (row, &target) in residuals.chunks_exact_mut(classes).zip(&self.targets) {
+            row.iter_mut().zip(bias).for_each(|(logit, b)| *logit += b);
+            let most = row.iter().fold(f32::MIN, |a, b| a.max(*b));
+            let target_logit = row[target] - most;
+            row.iter_mut().for_each(|logit| *logit = (*logit - most).exp());
+            let total: f32 = row.iter().sum();
+            let share = class_weights[target] / count;
+            loss += share * f64::from(total.ln() - target_logit);
+            let scale = share as f32 / total;
+            row.iter_mut().for_each(|p| *p *= scale);
+            row[target] -= share as f32;
+            bias_gradient.iter_mut().zip(row.iter()).for_each(|(sum, r)| *sum += f64::from(*r));
+        }
+        let penalty = 1.0 / (inverse_penalty * count);
+        let residuals = Tensor::from_vec(residuals, (self.targets.len(), classes), &Device::Cpu)?;
+        let mut gradient = self.transposed.matmul(&residuals)?.flatten_all()?.to_vec1::<f32>()?;
+        gradient.iter_mut().zip(weight).for_each(|(g, w)| *g += penalty as f32 * w);
+        gradient.extend(bias_gradient.iter().map(|g| *g as f32));
+        loss += 0.5 * penalty * weight.iter().map(|w| f64::from(*w) * f64::from(*w)).sum::<f64>();
+        Ok((loss, gradient))
+    }
+}
+
+/// How a solution does on the validation rows.
+struct Score {
+    top1: f64,
+    macro_recall: f64,
+    loss: f64,
+}
+
+impl Score {
+    fn of(solution: &Solution, rows: &Tensor, targets: &[usize], classes: usize) -> TensorResult<Self> {
+        if targets.is_empty() {
+            return Ok(Self { top1: 0.0, macro_recall: 0.0, loss: 0.0 });
+        }
+        let (weight, bias) = solution.tensors(classes)?;
+        let logits: Vec<Vec<f32>> = rows.matmul(&weight)?.broadcast_add(&bias)?.to_vec2()?;
+        Ok(Self {
+            top1: top1(&logits, targets),
+            macro_recall: macro_recall(&logits, targets, classes),
+            loss: crate::metrics::cross_entropy(&logits, targets, 1.0),
+        })
+    }
+
+    fn beats(&self, other: &Self) -> bool {
+        self.top1 > other.top1 || (self.top1 == other.top1 && self.loss < other.loss)
+    }
+
+    fn overall_and_per_class(&self) -> f64 {
+        self.top1 + self.macro_recall
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// Points around as many corners as there are classes.
+    fn corners(count: usize, classes: usize, shift: usize) -> Rows {
+        let mut values = Vec::new();
+        let mut targets = Vec::new();
+        for i in 0..count {
+            let class = i % classes;
+            for d in 0..classes {
+                let noise = ((i * 7919 + d * 104_729 + shift) % 97) as f32 / 97.0 - 0.5;
+                values.push(if d == class { 3.0 } else { 0.0 } + noise);
+            }
+            targets.push(class);
+        }
+        Rows { bottlenecks: Tensor::from_vec(values, (count, classes), &Device::Cpu).unwrap(), classes: targets }
+    }
+
+    #[test]
+    fn separable_classes_are_learned() {
+        let (rows, validation) = (corners(90, 3, 0), corners(30, 3, 5));
+        let head = train(&rows, &validation, 3).unwrap();
+        assert_eq!(top1(&head.logits(&validation.bottlenecks).unwrap(), &validation.classes), 1.0);
+        assert!(head.converged);
+    }
+
+    #[test]
+    fn the_gradient_is_the_losses_slope() {
+        let rows = corners(24, 3, 1);
+        let problem = Problem::new(rows.bottlenecks, &rows.classes, 3).unwrap();
+        let variables: Vec<f32> = (0..problem.variables()).map(|i| (i as f32 * 0.37).sin() * 0.2).collect();
+        let weights = [0.5, 1.0, 2.0];
+        let (_, gradient) = problem.loss(&variables, 0.01, &weights).unwrap();
+        for i in 0..variables.len() {
+            let at = |step: f32| {
+                let mut moved = variables.clone();
+                moved[i] += step;
+                problem.loss(&moved, 0.01, &weights).unwrap().0
+            };
+            let slope = (at(1e-2) - at(-1e-2)) / 2e-2;
+            assert!((slope - f64::from(gradient[i])).abs() < 2e-3 * (1.0 + slope.abs()), "{i}: {slope} {}", gradient[i]);
+        }
+    }
+}

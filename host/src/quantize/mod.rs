@@ -1,0 +1,82 @@
+//! From a float graph to an int8 one: fold, calibrate, round.
+
+mod calibrate;
+mod fold;
+mod round;
+
+use crate::nn::Padding;
+
+pub use calibrate::{Calibration, Method, calibrate};
+pub use fold::fold;
+pub use round::quantize;
+
+/// How bytes stand for reals: `real = scale * (byte - zero_point)`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Affine {
+    /// Size of one step, positive.
+    pub scale: f32,
+    /// The byte that stands for 0.
+    pub zero_point: u8,
+}
+
+/// A graph in int8; its nodes stand where the folded float graph's do.
+#[derive(Debug)]
+pub struct QuantizedGraph {
+    /// In topological order; node 0 is the input.
+    pub nodes: Vec<QuantizedNode>,
+}
+
+/// One operator and how its output is stored.
+#[derive(Debug)]
+pub struct QuantizedNode {
+    /// The float node's name.
+    pub name: String,
+    /// What it computes.
+    pub op: QuantizedOp,
+    /// Indices of the nodes it reads.
+    pub inputs: Vec<usize>,
+    /// How its bytes stand for reals; unused for [`QuantizedOp::Linear`], whose output is f32.
+    pub output: Affine,
+}
+
+/// The operators of the quantized graph.
+#[derive(Debug)]
+pub enum QuantizedOp {
+    /// The pixels.
+    Input,
+    /// Convolution; the activation is the clamp of the output's scale and zero point.
+    Conv {
+        /// Weights with one scale per output channel, OIHW.
+        weights: Weights,
+        /// Shape `[output channels, input channels / groups, kernel height, kernel width]`.
+        shape: [usize; 4],
+        /// Both directions.
+        stride: usize,
+        /// In pixels.
+        padding: Padding,
+        /// 1, or the number of channels for a depthwise convolution.
+        groups: usize,
+    },
+    /// Sum of two activations.
+    Add,
+    /// Mean over height and width.
+    GlobalAveragePool,
+    /// Fully connected to f32 logits; weights `[output, input]`.
+    Linear {
+        /// Weights with one scale per output.
+        weights: Weights,
+        /// Number of inputs.
+        inputs: usize,
+    },
+}
+
+/// Integer weights with their scales and biases.
+#[derive(Debug)]
+pub struct Weights {
+    /// In [-127, 127].
+    pub values: Vec<i8>,
+    /// One per output channel.
+    pub scales: Vec<f32>,
+    /// One per output channel, at scale `input scale * scales[c]`.
+    pub biases: Vec<i32>,
+}

@@ -1,0 +1,89 @@
+//! Rounds the folded graph's weights to int8 and corrects the biases for what rounding shifted.
+
+use candle_core::Tensor;
+use graft_shared::error::{Context, Error, Result};
+
+use super::{Affine, Calibration, Method, QuantizedGraph, QuantizedNode, QuantizedOp, Weights};
+use crate::nn::{Activation, Graph, Op};
+
+/// Two products of weights beyond this and a byte would overflow an i16 on ARM without `sdot`.
+const MAX_WEIGHT: f64 = 127.0;
+
+/// Quantizes a folded graph with the activations' ranges by `method`; `input` is the code of the pixels.
+///
+/// Weights are symmetric with one scale per output channel. Biases are corrected for the mean shift that rounding the
+/// weights causes: Nagel et al. 2019 (arXiv 1906.04721), section 4.2, with the channel means measured on the calibration
+/// images.
+///
+/// # Errors
+/// When a weight or bias is not finite, or a bias does not fit an i32 at its scale.
+pub fn quantize(graph: &Graph, calibration: &Calibration, method: Method, input: Affine) -> Result<QuantizedGraph> {
+    let mut nodes: Vec<QuantizedNode> = Vec::with_capacity(graph.nodes.len());
+    for (index, node) in graph.nodes.iter().enumerate() {
+        let source = node.inputs.first().copied().unwrap_or(0);
+        let read = nodes.get(source).map_or(input, |node| node.output);
+        let mut output = calibration.range(index, method);
+        let op = match &node.op {
+            Op::Input => {
+                output = input;
+                QuantizedOp::Input
+            }
+            Op::Conv(conv) => {
+                if conv.activation == Activation::Relu6 {
+                    output.scale = output.scale.min((6.0 / 255.0) as f32);
+                }
+                let (channels, inputs, height, width) = conv.weight.dims4().context("a convolution's weight")?;
+                let bias = conv.bias.as_ref().ok_or_else(|| Error::new(format!("`{}` has no bias: fold BatchNorm first", node.name)))?;
+                let means = calibration.channel_means(source);
+                // Output channel c of a grouped convolution reads the input channels of its group.
+                let group_of = |c: usize| c / (channels / conv.groups) * inputs;
+                let mean_of = |c: usize, i: usize| means[group_of(c) + i / (height * width)];
+                QuantizedOp::Conv {
+                    weights: round(&node.name, &conv.weight, bias, read.scale, mean_of)?,
+                    shape: [channels, inputs, height, width],
+                    stride: conv.stride,
+                    padding: conv.padding,
+                    groups: conv.groups,
+                }
+            }
+            Op::Add => QuantizedOp::Add,
+            Op::GlobalAveragePool => QuantizedOp::GlobalAveragePool,
+            Op::Linear(linear) => {
+                let means = calibration.channel_means(source);
+                QuantizedOp::Linear {
+                    weights: round(&node.name, &linear.weight, &linear.bias, read.scale, |_, i| means[i])?,
+                    inputs: linear.weight.dim(1).context("the head's weight")?,
+                }
+            }
+        };
+        nodes.push(QuantizedNode { name: node.name.clone(), op, inputs: node.inputs.clone(), output });
+    }
+    Ok(QuantizedGraph { nodes })
+}
+
+/// Rounds weights `[output channels, …]`; `mean_of(c, i)` is the mean of what weight `i` of channel `c` is multiplied by.
+fn round(name: &str, weight: &Tensor, bias: &Tensor, input_scale: f32, mean_of: impl Fn(usize, usize) -> f64) -> Result<Weights> {
+    let bias = bias.to_vec1::<f32>().with_context(|| format!("the bias of `{name}`"))?;
+    let channels = bias.len();
+    let weight = weight.flatten_all().and_then(|flat| flat.to_vec1::<f32>()).with_context(|| format!("the weight of `{name}`"))?;
+    let mut weights = Weights { values: Vec::with_capacity(weight.len()), scales: Vec::new(), biases: Vec::new() };
+    for (channel, (row, &bias)) in weight.chunks_exact(weight.len() / channels.max(1)).zip(&bias).enumerate() {
+        let largest = row.iter().fold(0.0f32, |most, w| most.max(w.abs()));
+        // A channel of zeros still needs a scale at which its bias fits.
+        let scale = (f64::from(largest) / MAX_WEIGHT).max(f64::from(bias.abs()) / (f64::from(input_scale) * 1e9)).max(1e-12) as f32;
+        let mut shift = 0.0;
+        for (i, &w) in row.iter().enumerate() {
+            let rounded = (f64::from(w) / f64::from(scale)).round_ties_even().clamp(-MAX_WEIGHT, MAX_WEIGHT);
+            shift += (rounded * f64::from(scale) - f64::from(w)) * mean_of(channel, i);
+            weights.values.push(rounded as i8);
+        }
+        let integer = (f64::from(bias) - shift) / (f64::from(input_scale) * f64::from(scale));
+        if !integer.is_finite() || integer.abs() > 2e9 {
+            return Err(Error::new(format!("channel {channel} of `{name}` can't be quantized: largest weight {largest}, bias {bias}"))
+                .hint("the weights are damaged or training diverged"));
+        }
+        weights.scales.push(scale);
+        weights.biases.push(integer.round_ties_even() as i32);
+    }
+    Ok(weights)
+}

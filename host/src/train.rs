@@ -1,0 +1,302 @@
+//! `graft train`: from a folder of photos to a finished run.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use graft_engine::Engine;
+use graft_shared::card::{Metrics, Probe, Provenance};
+use graft_shared::error::{Context, Result};
+use graft_shared::files::write_atomic;
+use graft_shared::preprocess::{Fit, Pixels, Preprocess};
+use rayon::prelude::*;
+use serde_json::json;
+
+use crate::backbone::{self, Backbone, FetchOptions};
+use crate::classifier::{Classifier, Exported};
+use crate::dataset::{self, Dataset, Percentages, Split};
+use crate::evaluate::{self, Comparison};
+use crate::features::{self, Store};
+use crate::head::{self, Head, Rows};
+use crate::metrics;
+use crate::progress::Progress;
+use crate::report::{Report, Seconds};
+use crate::run::{Run, names};
+use crate::settings::{ChosenBy, Settings};
+
+/// The backbone that most people want: small, accurate, made for int8.
+pub const DEFAULT_BACKBONE: &str = "efficientnet_lite0";
+/// Training images that the ranges of the activations are taken from.
+const CALIBRATION_IMAGES: usize = 256;
+/// Further training images on which the ways to pick a range are compared.
+const COMPARISON_IMAGES: usize = 128;
+/// Generated images whose logits the card keeps.
+const PROBES: u64 = 4;
+/// Colour of the bars of `--fit pad`: the middle of the pixels' range.
+const PAD_COLOUR: [u8; 3] = [127; 3];
+
+/// What `graft train` was told.
+#[derive(Debug)]
+pub struct Options {
+    /// Folder of label folders, or a TSV.
+    pub source: PathBuf,
+    /// Run folder, if one was named.
+    pub run: Option<PathBuf>,
+    /// Name in the registry of backbones.
+    pub backbone: String,
+    /// How a photo is brought to the model's input.
+    pub fit: FitName,
+    /// Parts put aside.
+    pub percentages: Percentages,
+    /// Cache of bottlenecks.
+    pub bottleneck_dir: PathBuf,
+    /// Where pretrained weights come from.
+    pub weights: FetchOptions,
+    /// A further place for the int8 model.
+    pub output_graph: Option<PathBuf>,
+    /// A further place for the labels.
+    pub output_labels: Option<PathBuf>,
+    /// Fail and export nothing below this int8 accuracy, a fraction.
+    pub min_accuracy: Option<f64>,
+    /// Fail and export nothing when int8 loses more than this to float, a fraction.
+    pub max_drop: Option<f64>,
+    /// Recorded in the model; the head itself needs no randomness.
+    pub seed: u64,
+    /// Threads for evaluation.
+    pub threads: usize,
+    /// Who chose what.
+    pub settings: Settings,
+}
+
+/// A fit by its name on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum FitName {
+    /// The middle, at the backbone's crop_pct.
+    Crop,
+    /// All of it, with bars.
+    Pad,
+    /// All of it, the aspect ratio lost.
+    Squash,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// All was exported.
+    Finished(Box<Report>),
+    /// A gate was missed and nothing was exported; the text says which and by how much.
+    GateMissed(String),
+}
+
+/// Runs the whole chain: scan, bottlenecks, split, head, quantize, evaluate, export.
+///
+/// # Errors
+/// Whatever keeps a model from being made. What was cached until then stays, and a rerun continues from there.
+pub fn train(mut options: Options, progress: &Progress) -> Result<Outcome> {
+    let start = Instant::now();
+    let mut seconds = Seconds::default();
+    let mut dataset = dataset::scan(&options.source, progress)?;
+    let backbone = backbone::load(&options.backbone, None, &options.weights)?;
+    let preprocess = Preprocess { fit: fit(&backbone, options.fit), ..backbone.preprocess()? };
+    let mut run = Run::open(options.run.as_deref(), &options.source)?;
+
+    let clock = Instant::now();
+    let features = bottlenecks(&mut dataset, &backbone, &preprocess, &options, progress)?;
+    seconds.features = clock.elapsed().as_secs_f64();
+    dataset::split(&mut dataset, options.percentages)?;
+    tell_about(&dataset, progress);
+    run.write(names::SPLIT, dataset::manifest_tsv(&dataset)?.as_bytes())?;
+    run.event(&json!({"event": "features", "photos": dataset.photos.len(), "seconds": seconds.features}))?;
+
+    let clock = Instant::now();
+    let head = head::train(&features.rows(&dataset, Split::Train)?, &features.rows(&dataset, Split::Validation)?, dataset.labels.len())?;
+    seconds.head = clock.elapsed().as_secs_f64();
+    head.record(&mut options.settings);
+    run.write(names::HEAD, &head.to_safetensors()?)?;
+    run.event(&json!({"event": "head", "validation_top1": head.validation_top1, "iterations": head.iterations, "seconds": seconds.head}))?;
+    progress.say(&head.to_string());
+
+    let clock = Instant::now();
+    let provenance = provenance(&options, &backbone, &dataset);
+    let classifier = Classifier::new(&backbone, &head, preprocess, dataset.labels.clone(), provenance)?;
+    let (calibration, comparison) = calibration_pixels(&dataset, &preprocess)?;
+    let (mut int8, method) = classifier.export_int8(&calibration, &comparison, progress)?;
+    let mut float = classifier.export_float()?;
+    options.settings.set("calibration", method.name(), ChosenBy::Graft, "nearest to the float logits on training images");
+    seconds.quantize = clock.elapsed().as_secs_f64();
+
+    let clock = Instant::now();
+    let comparison = compare(&float, &int8, &head, &features, &dataset, options.threads, progress)?;
+    let temperature = temperature(&int8, &dataset, options.threads, progress)?;
+    seconds.evaluate = clock.elapsed().as_secs_f64();
+    if let Some(missed) = comparison.gate_missed(options.min_accuracy, options.max_drop) {
+        progress.say(&comparison.to_text());
+        return Ok(Outcome::GateMissed(missed));
+    }
+
+    options.settings.set("temperature", temperature, ChosenBy::Graft, "calibrates the scores on the validation photos");
+    for exported in [&mut float, &mut int8] {
+        exported.card.decision.temperature = temperature;
+        exported.card.provenance.settings = options.settings.pairs();
+        exported.card.metrics = card_metrics(&comparison);
+        exported.card.probes = probes(&exported.engine()?, &preprocess)?;
+    }
+    let labels: String = dataset.labels.iter().map(|label| format!("{label}\n")).collect();
+    let model = int8.to_bytes()?;
+    run.write(names::FLOAT_MODEL, &float.to_bytes()?)?;
+    run.write(names::LABELS, labels.as_bytes())?;
+    run.write(names::SETTINGS, options.settings.to_toml()?.as_bytes())?;
+    run.write(names::MODEL, &model)?;
+    for (path, bytes) in [(&options.output_graph, &model[..]), (&options.output_labels, labels.as_bytes())] {
+        path.as_ref().map_or(Ok(()), |path| write_atomic(path, bytes))?;
+    }
+    seconds.total = start.elapsed().as_secs_f64();
+    let report = Report::new(&run, &options, &dataset, comparison, seconds, model.len(), preprocess.width);
+    run.event(&json!({"event": "finished", "seconds": seconds.total}))?;
+    run.write(names::METRICS, report.to_json()?.as_bytes())?;
+    Ok(Outcome::Finished(Box::new(report)))
+}
+
+/// A fit by its name, with the backbone's own crop_pct.
+fn fit(backbone: &Backbone, name: FitName) -> Fit {
+    match name {
+        FitName::Crop => Fit::Crop { crop_pct: backbone.spec.crop_pct },
+        FitName::Pad => Fit::Pad { colour: PAD_COLOUR },
+        FitName::Squash => Fit::Squash,
+    }
+}
+
+/// The bottlenecks of a dataset's photos, in their order.
+struct Features {
+    matrix: candle_core::Tensor,
+}
+
+impl Features {
+    /// Bottlenecks and classes of the photos on one side.
+    fn rows(&self, dataset: &Dataset, side: Split) -> Result<Rows> {
+        let indices = dataset.indices(side);
+        let picked: Vec<u32> = indices.iter().map(|&index| index as u32).collect();
+        let pick = || self.matrix.index_select(&candle_core::Tensor::new(picked, self.matrix.device())?, 0);
+        Ok(Rows { bottlenecks: pick().context("picking bottlenecks")?, classes: dataset.classes(&indices) })
+    }
+}
+
+/// Computes or reads the bottlenecks; photos that don't decode leave the dataset.
+fn bottlenecks(dataset: &mut Dataset, backbone: &Backbone, preprocess: &Preprocess, options: &Options, progress: &Progress) -> Result<Features> {
+    let mut store = Store::open(&options.bottleneck_dir, backbone, preprocess)?;
+    let items: Vec<features::Item> = dataset
+        .photos
+        .iter()
+        .map(|photo| features::Item { content_hash: photo.content_hash, path: photo.path.clone() })
+        .collect();
+    let stage = progress.stage("bottlenecks", items.len());
+    let extracted = features::extract(backbone, preprocess, &items, &mut store, &|photos| stage.advance(photos))?;
+    stage.finish();
+    dataset.refuse(extracted.refused)?;
+    Ok(Features { matrix: extracted.matrix })
+}
+
+/// Warnings and refused photos, for people.
+fn tell_about(dataset: &Dataset, progress: &Progress) {
+    for refused in &dataset.refused {
+        progress.say(&format!("refused: {}: {}", refused.path.display(), refused.reason));
+    }
+    for warning in &dataset.warnings {
+        progress.say(&format!("warning: {warning}"));
+    }
+    let count = |side| dataset.indices(side).len();
+    progress.say(&format!(
+        "{} labels, {} photos to train, {} to validate, {} to test, {} refused",
+        dataset.labels.len(),
+        count(Split::Train),
+        count(Split::Validation),
+        count(Split::Test),
+        dataset.refused.len()
+    ));
+}
+
+/// Preprocessed training photos, spread evenly over the content hashes and so over the labels: those to calibrate on, and
+/// others to compare on.
+fn calibration_pixels(dataset: &Dataset, preprocess: &Preprocess) -> Result<(Vec<Pixels>, Vec<Pixels>)> {
+    let mut indices = dataset.indices(Split::Train);
+    indices.sort_by_key(|&index| dataset.photos[index].content_hash);
+    indices.truncate(CALIBRATION_IMAGES + COMPARISON_IMAGES);
+    // With few photos the comparison still needs some of its own.
+    let held_back = (indices.len() / 3).min(COMPARISON_IMAGES);
+    let mut pixels: Vec<Pixels> = indices
+        .par_iter()
+        .map(|&index| {
+            let path = &dataset.photos[index].path;
+            let bytes = std::fs::read(path).with_context(|| format!("can't read `{}` again", path.display()))?;
+            preprocess.apply(&bytes).with_context(|| format!("can't decode `{}` again", path.display()))
+        })
+        .collect::<Result<_>>()?;
+    let comparison = if held_back == 0 { pixels.clone() } else { pixels.split_off(pixels.len() - held_back) };
+    Ok((pixels, comparison))
+}
+
+/// The three forms of the model on the test photos.
+fn compare(
+    float: &Exported,
+    int8: &Exported,
+    head: &Head,
+    features: &Features,
+    dataset: &Dataset,
+    threads: usize,
+    progress: &Progress,
+) -> Result<Comparison> {
+    let test = dataset.indices(Split::Test);
+    let rows = features.rows(dataset, Split::Test)?;
+    let candle = evaluate::candle_figure(&head.logits(&rows.bottlenecks)?, &rows.classes, dataset.labels.len());
+    Ok(Comparison {
+        float: Some(candle),
+        float_device: Some(evaluate::run("testing the float file", &float.engine()?, dataset, &test, threads, progress)?),
+        int8: evaluate::run("testing the int8 file", &int8.engine()?, dataset, &test, threads, progress)?,
+    })
+}
+
+/// The temperature that calibrates the int8 file's scores on the validation photos.
+fn temperature(int8: &Exported, dataset: &Dataset, threads: usize, progress: &Progress) -> Result<f32> {
+    let validation = dataset.indices(Split::Validation);
+    let evaluation = evaluate::run("calibrating the scores", &int8.engine()?, dataset, &validation, threads, progress)?;
+    let targets: Vec<usize> = evaluation.predictions.iter().map(|p| p.truth).collect();
+    let logits: Vec<Vec<f32>> = evaluation.predictions.into_iter().map(|p| p.logits).collect();
+    Ok(metrics::temperature(&logits, &targets))
+}
+
+fn card_metrics(comparison: &Comparison) -> Option<Metrics> {
+    let int8 = &comparison.int8;
+    let (low, high) = comparison.interval();
+    (int8.images > 0).then(|| Metrics {
+        test_images: int8.images as u32,
+        top1: int8.top1 as f32,
+        top5: int8.top5 as f32,
+        macro_recall: int8.macro_recall as f32,
+        float_top1: comparison.float.map_or(0.0, |figure| figure.top1 as f32),
+        interval: (low as f32, high as f32),
+    })
+}
+
+fn probes(engine: &Engine, preprocess: &Preprocess) -> Result<Vec<Probe>> {
+    (0..PROBES).map(|seed| Ok(Probe { seed, logits: engine.logits(&Probe::pixels(seed, preprocess))? })).collect()
+}
+
+fn provenance(options: &Options, backbone: &Backbone, dataset: &Dataset) -> Provenance {
+    Provenance {
+        manifest_digest: dataset::manifest_digest(dataset),
+        backbone: backbone.name.clone(),
+        backbone_digest: backbone.weights_digest,
+        recipe: "head".to_owned(),
+        seed: options.seed,
+        settings: Vec::new(),
+        graft_version: env!("CARGO_PKG_VERSION").to_owned(),
+        created: created(),
+    }
+}
+
+/// Seconds since 1970, or `SOURCE_DATE_EPOCH` where a build has to be repeated to the bit.
+fn created() -> u64 {
+    let given = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|seconds| seconds.parse().ok());
+    given.unwrap_or_else(|| {
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+    })
+}
