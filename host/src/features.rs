@@ -413,7 +413,10 @@ mod tests {
         assert_eq!(other.photos(), 0);
         // A file under the wrong name is not believed.
         fs::copy(&path, &other.path).unwrap();
-        assert_eq!(Store::open_key(folder.path(), [8; 32], 3).unwrap().photos(), 0);
+        assert_eq!(
+            Store::open_key(folder.path(), [8; 32], 3).unwrap().photos(),
+            0
+        );
         assert_eq!(Store::open_key(folder.path(), KEY, 3).unwrap().photos(), 3);
     }
 

@@ -116,7 +116,9 @@ mod tests {
         let mut bytes = LEGACY_MAGIC.to_vec();
         bytes.extend_from_slice(b"\x80\x02M\xe9\x03.\x80\x02}.");
         bytes.extend_from_slice(b"\x80\x02}(X\x01\0\0\0wctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\n");
-        bytes.extend_from_slice(b"X\x01\0\0\x007X\x03\0\0\0cpuK\x06NtQK\0K\x03K\x02\x86K\x01K\x03\x86\x89}tRu.");
+        bytes.extend_from_slice(
+            b"X\x01\0\0\x007X\x03\0\0\0cpuK\x06NtQK\0K\x03K\x02\x86K\x01K\x03\x86\x89}tRu.",
+        );
         bytes.extend_from_slice(b"\x80\x02]X\x01\0\0\x007a.");
         bytes.extend_from_slice(&6_u64.to_le_bytes());
         bytes.extend(elements.iter().flat_map(|value| value.to_le_bytes()));

@@ -333,9 +333,15 @@ mod tests {
             width: 1.1,
             depth: 1.2,
         };
-        let channels: Vec<usize> = STAGES.iter().map(|stage| lite2.channels(stage.channels)).collect();
+        let channels: Vec<usize> = STAGES
+            .iter()
+            .map(|stage| lite2.channels(stage.channels))
+            .collect();
         assert_eq!(channels, [16, 24, 48, 88, 120, 208, 352]);
-        let repeats: Vec<usize> = STAGES.iter().map(|stage| lite2.repeats(stage.repeats)).collect();
+        let repeats: Vec<usize> = STAGES
+            .iter()
+            .map(|stage| lite2.repeats(stage.repeats))
+            .collect();
         assert_eq!(repeats[1..6], [3, 3, 4, 4, 5]);
     }
 
@@ -343,10 +349,18 @@ mod tests {
     fn missing_and_misshapen_tensors_are_named() {
         let mut tensors = HashMap::new();
         let error = build(LITE0, &tensors, 224).unwrap_err();
-        assert!(error.report().contains("`_conv_stem.weight`"), "{}", error.report());
+        assert!(
+            error.report().contains("`_conv_stem.weight`"),
+            "{}",
+            error.report()
+        );
         let stem = Tensor::zeros((32, 3, 5, 5), DType::F32, &candle_core::Device::Cpu).unwrap();
         tensors.insert("_conv_stem.weight".into(), stem);
         let error = build(LITE0, &tensors, 224).unwrap_err();
-        assert!(error.report().contains("[32, 3, 5, 5]"), "{}", error.report());
+        assert!(
+            error.report().contains("[32, 3, 5, 5]"),
+            "{}",
+            error.report()
+        );
     }
 }

@@ -252,7 +252,10 @@ mod tests {
             .unwrap_err()
             .report();
         assert!(report.contains(&expected), "{report}");
-        assert!(report.contains(&digest::hex(&digest::sha256(b"damaged"))), "{report}");
+        assert!(
+            report.contains(&digest::hex(&digest::sha256(b"damaged"))),
+            "{report}"
+        );
         assert!(report.contains("hint: "), "{report}");
     }
 
@@ -273,13 +276,19 @@ mod tests {
         let wheel = folder.path().join("package-1.0-py3-none-any.whl");
         let mut archive = zip::ZipWriter::new(File::create(&wheel).unwrap());
         archive
-            .start_file("package/weights.pth", zip::write::SimpleFileOptions::default())
+            .start_file(
+                "package/weights.pth",
+                zip::write::SimpleFileOptions::default(),
+            )
             .unwrap();
         archive.write_all(b"weights").unwrap();
         archive.finish().unwrap();
 
         assert_eq!(only_wheel(folder.path()).unwrap(), wheel);
-        assert_eq!(wheel_member(&wheel, "package/weights.pth").unwrap(), b"weights");
+        assert_eq!(
+            wheel_member(&wheel, "package/weights.pth").unwrap(),
+            b"weights"
+        );
         let report = wheel_member(&wheel, "other.pth").unwrap_err().report();
         assert!(report.contains("has no file other.pth"), "{report}");
         fs::write(&wheel, b"no archive").unwrap();
@@ -303,7 +312,10 @@ mod tests {
         let python = folder.path().join("python3");
         for (said, hint) in [
             ("No module named pip", "has no pip"),
-            ("ERROR: No matching distribution found", "is there a network?"),
+            (
+                "ERROR: No matching distribution found",
+                "is there a network?",
+            ),
         ] {
             fs::write(&python, format!("#!/bin/sh\necho '{said}' >&2\nexit 1\n")).unwrap();
             fs::set_permissions(&python, fs::Permissions::from_mode(0o755)).unwrap();

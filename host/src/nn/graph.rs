@@ -207,6 +207,10 @@ mod tests {
         }
         let empty = Graph { nodes: Vec::new() };
         assert!(empty.forward(&input, &mut |_, _| Ok(())).is_err());
-        assert!(residual().forward_to(4, &input, &mut |_, _| Ok(())).is_err());
+        assert!(
+            residual()
+                .forward_to(4, &input, &mut |_, _| Ok(()))
+                .is_err()
+        );
     }
 }

@@ -60,8 +60,16 @@ impl Columns for Patches<'_> {
 /// Fills `line` with every `stride`-th value of `source`, which begins after `before` zeros, from position `first` on;
 /// zeros beyond its end, and everywhere without a source.
 #[inline(always)]
-fn gather(line: &mut [f32], source: Option<&[f32]>, (first, before): (usize, usize), stride: usize) {
-    let zeros = before.saturating_sub(first).div_ceil(stride).min(line.len());
+fn gather(
+    line: &mut [f32],
+    source: Option<&[f32]>,
+    (first, before): (usize, usize),
+    stride: usize,
+) {
+    let zeros = before
+        .saturating_sub(first)
+        .div_ceil(stride)
+        .min(line.len());
     let (left, inside) = line.split_at_mut(zeros);
     left.fill(0.0);
     let values = source
