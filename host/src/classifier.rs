@@ -65,7 +65,7 @@ impl<'a> Classifier<'a> {
         let mut graph = backbone.graph.clone();
         let last = graph.nodes.last_mut().context("the backbone has no nodes")?;
         last.op = Op::Linear(Linear { weight: head.weight.clone(), bias: head.bias.clone() });
-        last.name = "head".to_owned();
+        last.name = "classifier".to_owned();
         Ok(Self {
             backbone,
             graph: fold(&graph).context("folding BatchNorm")?,

@@ -19,6 +19,7 @@
 mod dispatch;
 mod operators;
 mod pack;
+#[allow(unsafe_code)]
 mod plain;
 mod window;
 

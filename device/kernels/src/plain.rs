@@ -77,8 +77,9 @@ fn tile<const M: usize, const FMA: bool>(
         }
         for m in 0..M {
             for lane in 0..LANES {
-                // |partial| < 2^24, so nothing saturates.
-                sums[m][lane] = sums[m][lane].wrapping_add(partial[m][lane] as i32);
+                // SAFETY: the value is an integer below 2^24 in magnitude. (`as` would saturate, which is slow.)
+                let partial = unsafe { partial[m][lane].to_int_unchecked::<i32>() };
+                sums[m][lane] = sums[m][lane].wrapping_add(partial);
             }
         }
     }
