@@ -12,7 +12,7 @@ use graft_shared::error::{Context, Error, Result};
 use crate::backbone::FetchOptions;
 use crate::cli::{CommonArguments, DemoArguments, EvaluateArguments, LabelArguments, TrainArguments};
 use crate::dataset::Percentages;
-use crate::evaluate::Comparison;
+use crate::evaluate::{Comparison, candle_figure_of_run, measure};
 use crate::progress::Progress;
 use crate::run::{self, names};
 use crate::settings::{ChosenBy, Settings};
@@ -102,20 +102,24 @@ pub fn evaluate(arguments: &EvaluateArguments) -> Result<Done> {
     let progress = Progress::new(arguments.common.quiet);
     let threads = use_threads(arguments.common.threads)?;
     let photos = listing::list_split(&arguments.source, &arguments.split)?;
-    let run = |name: &str, path: &Path| {
-        let engine = Engine::open(path)?;
-        let stage = progress.stage(name, photos.len());
-        let evaluation = graft_engine::evaluate::evaluate(&engine, &photos, threads, &|photos| stage.advance(photos))?;
-        stage.finish();
-        Ok::<_, Error>(evaluation)
-    };
-    let model = run("the model", &arguments.model)?;
+    let engine = Engine::open(&arguments.model)?;
+    let model = measure("testing the model", &engine, &photos, threads, &progress)?;
     if let Some(path) = &arguments.predictions {
         graft_shared::files::write_atomic(path, model.predictions_tsv().as_bytes())?;
     }
     let twin = arguments.model.with_file_name(names::FLOAT_MODEL);
-    let float_device = (twin.is_file() && twin != arguments.model).then(|| run("its float twin", &twin)).transpose()?;
-    let comparison = Comparison { float: None, float_device, int8: model };
+    let float_device = (twin.is_file() && twin != arguments.model)
+        .then(|| measure("testing its float twin", &Engine::open(&twin)?, &photos, threads, &progress))
+        .transpose()?;
+    let common = &arguments.common;
+    let weights = FetchOptions { model_dir: common.model_dir.clone(), offline: common.offline };
+    let float = candle_figure_of_run(&arguments.model, engine.card(), &photos, &bottleneck_dir(common)?, &weights, &progress);
+    // The figure in Candle is an extra: without the backbone's weights the other two stand.
+    let float = float.unwrap_or_else(|error| {
+        progress.say(&format!("warning: no figure in Candle: {}", error.line()));
+        None
+    });
+    let comparison = Comparison { float, float_device, int8: model };
     for (path, reason) in &comparison.int8.refused {
         complain(&Error::new(format!("{}: {reason}", path.display())));
     }

@@ -1,13 +1,22 @@
 //! The figures side by side: float in Candle, float in the device's engine, int8 in the device's engine.
 
+use std::path::Path;
+
 use graft_engine::Engine;
 use graft_engine::evaluate::{Evaluation, evaluate};
+use graft_engine::label::Picture;
 use graft_engine::listing;
+use graft_shared::card::Card;
+use graft_shared::digest::sha256;
 use graft_shared::error::Result;
 
+use crate::backbone::{self, FetchOptions};
 use crate::dataset::Dataset;
+use crate::features::{self, Item, Store};
+use crate::head::Head;
 use crate::metrics;
 use crate::progress::Progress;
+use crate::run::names;
 
 /// How many of the classes that lost most are shown.
 const SHOWN_CLASSES: usize = 5;
@@ -110,19 +119,60 @@ pub fn candle_figure(logits: &[Vec<f32>], targets: &[usize], classes: usize) -> 
     Figure { top1: metrics::top1(logits, targets), macro_recall: metrics::macro_recall(logits, targets, classes) }
 }
 
-/// Runs an engine over the photos at `indices`.
+/// The figure in Candle of a model whose run folder still has its head: the backbone is loaded again, bottlenecks come
+/// from the cache where it has them. `None` where the model's folder is no run folder.
 ///
 /// # Errors
-/// When the engine fails; a photo that can't be decoded any more is refused.
-pub fn run(name: &str, engine: &Engine, dataset: &Dataset, indices: &[usize], threads: usize, progress: &Progress) -> Result<Evaluation> {
-    let photos: Vec<listing::Photo> = indices.iter().map(|&index| listed(dataset, index)).collect();
+/// When the head can't be read, or the backbone or a bottleneck can't be had.
+pub fn candle_figure_of_run(
+    model: &Path,
+    card: &Card,
+    photos: &[listing::Photo],
+    bottleneck_dir: &Path,
+    weights: &FetchOptions,
+    progress: &Progress,
+) -> Result<Option<Figure>> {
+    let Ok(bytes) = std::fs::read(model.with_file_name(names::HEAD)) else { return Ok(None) };
+    let head = Head::from_safetensors(&bytes)?;
+    let backbone = backbone::load(&card.provenance.backbone, None, weights)?;
+    let mut store = Store::open(bottleneck_dir, &backbone, &card.preprocess)?;
+    let mut items = Vec::new();
+    let mut truths = Vec::new();
+    for photo in photos {
+        // Photos that can't be read, or have a label that the model doesn't know, are the engine's to refuse.
+        let class = card.labels.index_of(&photo.label);
+        if let (Some(class), Ok(bytes)) = (class, Picture::File(photo.path.clone()).read()) {
+            items.push(Item { content_hash: sha256(&bytes), path: photo.path.clone() });
+            truths.push(class);
+        }
+    }
+    let stage = progress.stage("bottlenecks", items.len());
+    let extracted = features::extract(&backbone, &card.preprocess, &items, &mut store, &|photos| stage.advance(photos))?;
+    stage.finish();
+    let mut refused = extracted.refused.iter().map(|(index, _)| *index).peekable();
+    let mut index = 0..;
+    truths.retain(|_| index.next().is_none_or(|index| refused.next_if_eq(&index).is_none()));
+    Ok(Some(candle_figure(&head.logits(&extracted.matrix)?, &truths, card.labels.len())))
+}
+
+/// Runs an engine over photos.
+///
+/// # Errors
+/// When a photo's label is not the model's. A photo that can't be read is refused.
+pub fn measure(name: &str, engine: &Engine, photos: &[listing::Photo], threads: usize, progress: &Progress) -> Result<Evaluation> {
     let stage = progress.stage(name, photos.len());
-    let evaluation = evaluate(engine, &photos, threads, &|photos| stage.advance(photos))?;
+    let evaluation = evaluate(engine, photos, threads, &|photos| stage.advance(photos))?;
     stage.finish();
     Ok(evaluation)
 }
 
-fn listed(dataset: &Dataset, index: usize) -> listing::Photo {
-    let photo = &dataset.photos[index];
-    listing::Photo { path: photo.path.clone(), label: dataset.labels.get(photo.class).unwrap_or_default().to_owned(), split: None }
+/// The photos of a dataset at `indices`, as the engine lists them.
+#[must_use]
+pub fn listed(dataset: &Dataset, indices: &[usize]) -> Vec<listing::Photo> {
+    let photo = |&index: &usize| {
+        let photo = &dataset.photos[index];
+        let label = dataset.labels.get(photo.class).unwrap_or_default().to_owned();
+        listing::Photo { path: photo.path.clone(), label, split: None }
+    };
+    indices.iter().map(photo).collect()
 }

@@ -31,13 +31,18 @@ pub struct Rows {
     pub classes: Vec<usize>,
 }
 
-/// A trained head, in the space of the raw bottlenecks.
+/// A head in the space of the raw bottlenecks.
 #[derive(Debug)]
 pub struct Head {
     /// `[classes, dimension]`, f32.
     pub weight: Tensor,
     /// `[classes]`, f32.
     pub bias: Tensor,
+}
+
+/// How a head was picked.
+#[derive(Debug)]
+pub struct Choice {
     /// The inverse penalty picked.
     pub inverse_penalty: f64,
     /// Whether rare classes were weighted up.
@@ -69,6 +74,18 @@ impl Head {
         safetensors::serialize(tensors, None).context("writing the head")
     }
 
+    /// A head that [`Head::to_safetensors`] wrote.
+    ///
+    /// # Errors
+    /// When the bytes are no such file.
+    pub fn from_safetensors(bytes: &[u8]) -> Result<Self> {
+        let mut tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu).context("reading the head")?;
+        let mut take = |name| tensors.remove(name).with_context(|| format!("the head's file has no `{name}`"));
+        Ok(Self { weight: take("weight")?, bias: take("bias")? })
+    }
+}
+
+impl Choice {
     /// Records what was picked and why.
     pub fn record(&self, settings: &mut Settings) {
         let why = if self.validation_top1.is_some() { "best on the validation photos" } else { "no photos to validate on" };
@@ -77,7 +94,7 @@ impl Head {
     }
 }
 
-impl fmt::Display for Head {
+impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let end = if self.converged { "converged" } else { "NOT converged" };
         write!(f, "head: {end} after {} iterations, inverse penalty {}", self.iterations, self.inverse_penalty)?;
@@ -92,7 +109,7 @@ impl fmt::Display for Head {
 ///
 /// # Errors
 /// When `train` is empty or the dimensions differ.
-pub fn train(train: &Rows, validation: &Rows, classes: usize) -> Result<Head> {
+pub fn train(train: &Rows, validation: &Rows, classes: usize) -> Result<(Head, Choice)> {
     if train.classes.is_empty() {
         return Err(Error::new("no photo is left to train on").hint("add photos, or lower the validation and testing percentages"));
     }
@@ -100,7 +117,7 @@ pub fn train(train: &Rows, validation: &Rows, classes: usize) -> Result<Head> {
 }
 
 /// Solves every rung and keeps the best.
-fn climb(train: &Rows, validation: &Rows, classes: usize) -> TensorResult<Head> {
+fn climb(train: &Rows, validation: &Rows, classes: usize) -> TensorResult<(Head, Choice)> {
     let standardise = Standardise::of(&train.bottlenecks)?;
     let problem = Problem::new(standardise.apply(&train.bottlenecks)?, &train.classes, classes)?;
     let validation_rows = standardise.apply(&validation.bottlenecks)?;
@@ -139,15 +156,14 @@ fn climb(train: &Rows, validation: &Rows, classes: usize) -> TensorResult<Head> 
         }
     }
     let (weight, bias) = standardise.unapply(&solution, classes)?;
-    Ok(Head {
-        weight,
-        bias,
+    let choice = Choice {
         inverse_penalty: solution.inverse_penalty,
         balanced: solution.balanced,
         validation_top1: (!validation.classes.is_empty()).then_some(score.top1),
         iterations: solution.iterations,
         converged: solution.converged,
-    })
+    };
+    Ok((Head { weight, bias }, choice))
 }
 
 /// Mean and standard deviation of every bottleneck dimension over the training rows.
@@ -313,9 +329,9 @@ mod tests {
     #[test]
     fn separable_classes_are_learned() {
         let (rows, validation) = (corners(90, 3, 0), corners(30, 3, 5));
-        let head = train(&rows, &validation, 3).unwrap();
+        let (head, choice) = train(&rows, &validation, 3).unwrap();
         assert_eq!(top1(&head.logits(&validation.bottlenecks).unwrap(), &validation.classes), 1.0);
-        assert!(head.converged);
+        assert!(choice.converged);
     }
 
     #[test]

@@ -108,12 +108,12 @@ pub fn train(mut options: Options, progress: &Progress) -> Result<Outcome> {
     run.event(&json!({"event": "features", "photos": dataset.photos.len(), "seconds": seconds.features}))?;
 
     let clock = Instant::now();
-    let head = head::train(&features.rows(&dataset, Split::Train)?, &features.rows(&dataset, Split::Validation)?, dataset.labels.len())?;
+    let (head, choice) = head::train(&features.rows(&dataset, Split::Train)?, &features.rows(&dataset, Split::Validation)?, dataset.labels.len())?;
     seconds.head = clock.elapsed().as_secs_f64();
-    head.record(&mut options.settings);
+    choice.record(&mut options.settings);
     run.write(names::HEAD, &head.to_safetensors()?)?;
-    run.event(&json!({"event": "head", "validation_top1": head.validation_top1, "iterations": head.iterations, "seconds": seconds.head}))?;
-    progress.say(&head.to_string());
+    run.event(&json!({"event": "head", "validation_top1": choice.validation_top1, "iterations": choice.iterations, "seconds": seconds.head}))?;
+    progress.say(&choice.to_string());
 
     let clock = Instant::now();
     let provenance = provenance(&options, &backbone, &dataset);
@@ -244,20 +244,20 @@ fn compare(
     threads: usize,
     progress: &Progress,
 ) -> Result<Comparison> {
-    let test = dataset.indices(Split::Test);
+    let test = evaluate::listed(dataset, &dataset.indices(Split::Test));
     let rows = features.rows(dataset, Split::Test)?;
     let candle = evaluate::candle_figure(&head.logits(&rows.bottlenecks)?, &rows.classes, dataset.labels.len());
     Ok(Comparison {
         float: Some(candle),
-        float_device: Some(evaluate::run("testing the float file", &float.engine()?, dataset, &test, threads, progress)?),
-        int8: evaluate::run("testing the int8 file", &int8.engine()?, dataset, &test, threads, progress)?,
+        float_device: Some(evaluate::measure("testing the float file", &float.engine()?, &test, threads, progress)?),
+        int8: evaluate::measure("testing the int8 file", &int8.engine()?, &test, threads, progress)?,
     })
 }
 
 /// The temperature that calibrates the int8 file's scores on the validation photos.
 fn temperature(int8: &Exported, dataset: &Dataset, threads: usize, progress: &Progress) -> Result<f32> {
-    let validation = dataset.indices(Split::Validation);
-    let evaluation = evaluate::run("calibrating the scores", &int8.engine()?, dataset, &validation, threads, progress)?;
+    let validation = evaluate::listed(dataset, &dataset.indices(Split::Validation));
+    let evaluation = evaluate::measure("calibrating the scores", &int8.engine()?, &validation, threads, progress)?;
     let targets: Vec<usize> = evaluation.predictions.iter().map(|p| p.truth).collect();
     let logits: Vec<Vec<f32>> = evaluation.predictions.into_iter().map(|p| p.logits).collect();
     Ok(metrics::temperature(&logits, &targets))

@@ -6,11 +6,15 @@
 use candle_core::Tensor;
 use graft_shared::error::{Context, Error, Result};
 
+use rayon::prelude::*;
+
 use super::Affine;
 use crate::nn::{Graph, Op};
 
 /// Bins of a histogram; a range is picked between bin edges.
 const BINS: usize = 2048;
+/// Values that one thread counts at a time.
+const VALUES_PER_TASK: usize = 1 << 17;
 /// Share of the values that the percentile method keeps on each side.
 const PERCENTILE: f64 = 0.99995;
 /// Ranges that the squared-error method tries at each end.
@@ -128,17 +132,15 @@ impl Seen {
         };
         let plane = values.len() / (channels * images).max(1);
         self.channel_sums.resize(channels, 0.0);
-        for (index, plane) in values.chunks_exact(plane.max(1)).enumerate() {
-            let (mut low, mut high, mut sum) = (self.low, self.high, 0.0f32);
-            for &value in plane {
-                low = low.min(value);
-                high = high.max(value);
-                sum += value;
-            }
+        let planes: Vec<(f32, f32, f32)> = values
+            .par_chunks_exact(plane.max(1))
+            .map(|plane| plane.iter().fold((0.0, 0.0, 0.0), |(low, high, sum), v| (v.min(low), v.max(high), sum + v)))
+            .collect();
+        for (index, (low, high, sum)) in planes.into_iter().enumerate() {
             if !sum.is_finite() {
                 return Err(Error::new(format!("activation `{name}` is not finite")).hint("the weights are damaged or training diverged"));
             }
-            (self.low, self.high) = (low, high);
+            (self.low, self.high) = (self.low.min(low), self.high.max(high));
             self.channel_sums[index % channels] += f64::from(sum);
         }
         self.values_per_channel += (values.len() / channels.max(1)) as u64;
@@ -147,10 +149,18 @@ impl Seen {
 
     fn count(&mut self, activation: &Tensor) -> Result<()> {
         let per_unit = BINS as f32 / (self.high - self.low).max(1e-12);
-        for value in values(activation)? {
-            let bin = ((value - self.low) * per_unit) as usize;
-            self.counts[bin.min(BINS - 1)] += 1;
-        }
+        let counts = values(activation)?
+            .par_chunks(VALUES_PER_TASK)
+            .map(|values| {
+                let mut counts = vec![0; BINS];
+                for value in values {
+                    let bin = ((value - self.low) * per_unit) as usize;
+                    counts[bin.min(BINS - 1)] += 1;
+                }
+                counts
+            })
+            .reduce(|| vec![0; BINS], |a, b| a.iter().zip(b).map(|(a, b)| a + b).collect());
+        self.counts.iter_mut().zip(counts).for_each(|(total, count)| *total += count);
         Ok(())
     }
 
