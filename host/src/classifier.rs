@@ -1,11 +1,11 @@
 //! A trained classifier before export: backbone and head as one folded graph, with what its card will say.
 
 use candle_core::Tensor;
+use graft_engine::{Engine, model};
 use graft_shared::card::{Card, Decision, Provenance, Quantization, QuantizationKind};
 use graft_shared::error::{Context, Error, Result};
 use graft_shared::labels::Labels;
 use graft_shared::preprocess::{Pixels, Preprocess};
-use graft_engine::{Engine, model};
 
 use crate::backbone::Backbone;
 use crate::export::{Signature, float_model, int8_model};
@@ -52,7 +52,8 @@ impl Exported {
     /// # Errors
     /// When the engine refuses the file.
     pub fn engine(&self) -> Result<Engine> {
-        Engine::from_bytes(&self.to_bytes()?).context("the device's engine refuses the exported file")
+        Engine::from_bytes(&self.to_bytes()?)
+            .context("the device's engine refuses the exported file")
     }
 }
 
@@ -61,10 +62,22 @@ impl<'a> Classifier<'a> {
     ///
     /// # Errors
     /// When the shapes do not fit.
-    pub fn new(backbone: &'a Backbone, head: &Head, preprocess: Preprocess, labels: Labels, provenance: Provenance) -> Result<Self> {
+    pub fn new(
+        backbone: &'a Backbone,
+        head: &Head,
+        preprocess: Preprocess,
+        labels: Labels,
+        provenance: Provenance,
+    ) -> Result<Self> {
         let mut graph = backbone.graph.clone();
-        let last = graph.nodes.last_mut().context("the backbone has no nodes")?;
-        last.op = Op::Linear(Linear { weight: head.weight.clone(), bias: head.bias.clone() });
+        let last = graph
+            .nodes
+            .last_mut()
+            .context("the backbone has no nodes")?;
+        last.op = Op::Linear(Linear {
+            weight: head.weight.clone(),
+            bias: head.bias.clone(),
+        });
         last.name = "classifier".to_owned();
         Ok(Self {
             backbone,
@@ -81,7 +94,8 @@ impl<'a> Classifier<'a> {
     /// When the graph can't be written.
     pub fn export_float(&self) -> Result<Exported> {
         let spec = &self.backbone.spec;
-        let graph = float_model(&self.graph, spec.mean, spec.std, self.signature()).context("writing the float graph")?;
+        let graph = float_model(&self.graph, spec.mean, spec.std, self.signature())
+            .context("writing the float graph")?;
         let kind = Quantization {
             arithmetic: graft_shared::card::ARITHMETIC,
             kind: QuantizationKind::Float,
@@ -89,7 +103,10 @@ impl<'a> Classifier<'a> {
             calibration_images: 0,
             calibration_method: String::new(),
         };
-        Ok(Exported { graph, card: self.card(kind) })
+        Ok(Exported {
+            graph,
+            card: self.card(kind),
+        })
     }
 
     /// The int8 file: ranges from `calibration` images, picked by the method whose logits on the `comparison` images, in
@@ -97,15 +114,25 @@ impl<'a> Classifier<'a> {
     ///
     /// # Errors
     /// When the pixels' normalisation is not on the integer grid, or an activation or weight can't be quantized.
-    pub fn export_int8(&self, calibration: &[Pixels], comparison: &[Pixels], progress: &Progress) -> Result<(Exported, Method)> {
+    pub fn export_int8(
+        &self,
+        calibration: &[Pixels],
+        comparison: &[Pixels],
+        progress: &Progress,
+    ) -> Result<(Exported, Method)> {
         let input = self.input_code()?;
         let stage = progress.stage("calibrating", 2 * calibration.len() + comparison.len());
-        let batches: Vec<Tensor> = calibration.chunks(BATCH).map(|batch| self.backbone.normalise(batch)).collect::<Result<_>>()?;
+        let batches: Vec<Tensor> = calibration
+            .chunks(BATCH)
+            .map(|batch| self.backbone.normalise(batch))
+            .collect::<Result<_>>()?;
         let seen = calibrate(&self.graph, &batches, &|images| stage.advance(images))?;
         drop(batches);
         let mut float = Vec::with_capacity(comparison.len());
         for batch in comparison.chunks(BATCH) {
-            let logits = self.graph.forward(&self.backbone.normalise(batch)?, &mut |_, _| Ok(()))?;
+            let logits = self
+                .graph
+                .forward(&self.backbone.normalise(batch)?, &mut |_, _| Ok(()))?;
             float.extend(logits.to_vec2::<f32>().context("the float logits")?);
             stage.advance(batch.len());
         }
@@ -113,7 +140,10 @@ impl<'a> Classifier<'a> {
 
         let mut best: Option<(f64, Exported, Method)> = None;
         for method in Method::ALL {
-            let graph = int8_model(&quantize(&self.graph, &seen, method, input)?, self.signature());
+            let graph = int8_model(
+                &quantize(&self.graph, &seen, method, input)?,
+                self.signature(),
+            );
             let kind = Quantization {
                 arithmetic: graft_shared::card::ARITHMETIC,
                 kind: QuantizationKind::Int8,
@@ -121,9 +151,16 @@ impl<'a> Classifier<'a> {
                 calibration_images: calibration.len() as u32,
                 calibration_method: method.name().to_owned(),
             };
-            let exported = Exported { graph, card: self.card(kind) };
+            let exported = Exported {
+                graph,
+                card: self.card(kind),
+            };
             let loss = distance(&exported.engine()?, comparison, &float)?;
-            progress.say(&format!("ranges by {}: {:.2} % of the logits' variance lost", method.name(), 100.0 * loss));
+            progress.say(&format!(
+                "ranges by {}: {:.2} % of the logits' variance lost",
+                method.name(),
+                100.0 * loss
+            ));
             if best.as_ref().is_none_or(|(least, ..)| loss < *least) {
                 best = Some((loss, exported, method));
             }
@@ -145,7 +182,10 @@ impl<'a> Classifier<'a> {
             labels: self.labels.clone(),
             preprocess: self.preprocess,
             quantization,
-            decision: Decision { temperature: 1.0, threshold: 0.0 },
+            decision: Decision {
+                temperature: 1.0,
+                threshold: 0.0,
+            },
             metrics: None,
             probes: Vec::new(),
             provenance: self.provenance.clone(),
@@ -159,7 +199,10 @@ impl<'a> Classifier<'a> {
         let (mean, std) = (spec.mean[0], spec.std[0]);
         let alike = spec.mean == [mean; 3] && spec.std == [std; 3];
         if alike && mean.fract() == 0.0 && (0.0..=255.0).contains(&mean) && std > 0.0 {
-            Ok(Affine { scale: 1.0 / std, zero_point: mean as u8 })
+            Ok(Affine {
+                scale: 1.0 / std,
+                zero_point: mean as u8,
+            })
         } else {
             Err(Error::new(format!("normalisation by mean {:?} and deviation {:?} is not on the integer grid of the pixels", spec.mean, spec.std))
                 .hint("only backbones with one integer mean, such as efficientnet-lite0, can be quantized"))
@@ -177,11 +220,17 @@ fn distance(engine: &Engine, comparison: &[Pixels], float: &[Vec<f32>]) -> Resul
         .map(|(pixels, float)| {
             let int8 = engine.logits(pixels)?;
             let mean = float.iter().sum::<f32>() / float.len().max(1) as f32;
-            let lost: f64 = int8.iter().zip(float).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+            let lost: f64 = int8
+                .iter()
+                .zip(float)
+                .map(|(a, b)| f64::from(a - b).powi(2))
+                .sum();
             let spread: f64 = float.iter().map(|b| f64::from(b - mean).powi(2)).sum();
             Ok((lost, spread))
         })
         .collect::<Result<_>>()?;
-    let (lost, spread) = sums.iter().fold((0.0, 0.0), |total, sum| (total.0 + sum.0, total.1 + sum.1));
+    let (lost, spread) = sums
+        .iter()
+        .fold((0.0, 0.0), |total, sum| (total.0 + sum.0, total.1 + sum.1));
     Ok(lost / spread.max(1e-12))
 }

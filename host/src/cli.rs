@@ -9,14 +9,19 @@ use crate::train::FitName;
 
 /// Puts your own image classifier on a small board: trains it from a folder of photos, one sub-folder per label.
 #[derive(Debug, Parser)]
-#[command(name = "graft", version, max_term_width = 100, after_help = "\
+#[command(
+    name = "graft",
+    version,
+    max_term_width = 100,
+    after_help = "\
 Examples:
   graft demo                        sample photos fetched, trained, labelled
   graft train photos/               photos/<label>/*.jpg to runs/photos-1/model.onnx
   graft label photo.jpg             with the newest run
   graft evaluate model.onnx photos/
 
-Exit codes: 0 all done; 1 some inputs failed, or a gate was missed and nothing was exported; 2 could not run.")]
+Exit codes: 0 all done; 1 some inputs failed, or a gate was missed and nothing was exported; 2 could not run."
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -232,6 +237,8 @@ pub struct DemoArguments {
 fn fraction(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
-        _ => Err(format!("`{text}` is not a number from 0 to 1 (90 % is 0.9)")),
+        _ => Err(format!(
+            "`{text}` is not a number from 0 to 1 (90 % is 0.9)"
+        )),
     }
 }

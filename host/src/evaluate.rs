@@ -51,7 +51,10 @@ impl Comparison {
     /// What int8 loses to float, in fractions; negative where it wins.
     #[must_use]
     pub fn drop(&self) -> Option<f64> {
-        let float = self.float.map(|figure| figure.top1).or(self.float_device.as_ref().map(|device| device.top1));
+        let float = self
+            .float
+            .map(|figure| figure.top1)
+            .or(self.float_device.as_ref().map(|device| device.top1));
         float.map(|float| float - self.int8.top1)
     }
 
@@ -60,10 +63,20 @@ impl Comparison {
     pub fn gate_missed(&self, min_accuracy: Option<f64>, max_drop: Option<f64>) -> Option<String> {
         let int8 = self.int8.top1;
         if let Some(least) = min_accuracy.filter(|least| int8 < *least) {
-            return Some(format!("int8 accuracy {:.2} % is below --min-accuracy {:.2} %", 100.0 * int8, 100.0 * least));
+            return Some(format!(
+                "int8 accuracy {:.2} % is below --min-accuracy {:.2} %",
+                100.0 * int8,
+                100.0 * least
+            ));
         }
-        let (most, drop) = max_drop.zip(self.drop()).filter(|(most, drop)| drop > most)?;
-        Some(format!("int8 loses {:.2} points, --max-drop allows {:.2}", 100.0 * drop, 100.0 * most))
+        let (most, drop) = max_drop
+            .zip(self.drop())
+            .filter(|(most, drop)| drop > most)?;
+        Some(format!(
+            "int8 loses {:.2} points, --max-drop allows {:.2}",
+            100.0 * drop,
+            100.0 * most
+        ))
     }
 
     /// The table for people.
@@ -72,7 +85,11 @@ impl Comparison {
         let (low, high) = self.interval();
         let mut text = format!("{:<16}{:>9}{:>14}\n", "", "top-1", "macro recall");
         let mut row = |name: &str, figure: Figure, tail: &str| {
-            text.push_str(&format!("{name:<16}{:>7.2} %{:>12.2} %{tail}\n", 100.0 * figure.top1, 100.0 * figure.macro_recall));
+            text.push_str(&format!(
+                "{name:<16}{:>7.2} %{:>12.2} %{tail}\n",
+                100.0 * figure.top1,
+                100.0 * figure.macro_recall
+            ));
         };
         if let Some(figure) = self.float {
             row("float (Candle)", figure, "");
@@ -80,13 +97,22 @@ impl Comparison {
         if let Some(device) = &self.float_device {
             row("float (device)", figure(device), "");
         }
-        let tail = format!("   95 % interval {:.1} to {:.1}, {} photos", 100.0 * low, 100.0 * high, self.int8.images);
+        let tail = format!(
+            "   95 % interval {:.1} to {:.1}, {} photos",
+            100.0 * low,
+            100.0 * high,
+            self.int8.images
+        );
         row("int8 (device)", figure(&self.int8), &tail);
         let lost = self.classes_that_lost();
         if !lost.is_empty() {
             text.push_str("lost most to int8: ");
-            let named: Vec<String> =
-                lost.iter().map(|(label, float, int8)| format!("{label} ({:.0} % to {:.0} %)", 100.0 * float, 100.0 * int8)).collect();
+            let named: Vec<String> = lost
+                .iter()
+                .map(|(label, float, int8)| {
+                    format!("{label} ({:.0} % to {:.0} %)", 100.0 * float, 100.0 * int8)
+                })
+                .collect();
             text.push_str(&named.join(", "));
             text.push('\n');
         }
@@ -96,12 +122,18 @@ impl Comparison {
     /// Label, float recall and int8 recall of the classes whose recall fell most, worst first.
     #[must_use]
     pub fn classes_that_lost(&self) -> Vec<(String, f64, f64)> {
-        let Some(float) = &self.float_device else { return Vec::new() };
+        let Some(float) = &self.float_device else {
+            return Vec::new();
+        };
         let mut lost: Vec<(String, f64, f64)> = (float.classes.iter().zip(&self.int8.classes))
             .map(|(before, after)| (before.label.clone(), before.recall, after.recall))
             .filter(|(_, before, after)| after < before)
             .collect();
-        lost.sort_by(|a, b| (b.1 - b.2).total_cmp(&(a.1 - a.2)).then_with(|| a.0.cmp(&b.0)));
+        lost.sort_by(|a, b| {
+            (b.1 - b.2)
+                .total_cmp(&(a.1 - a.2))
+                .then_with(|| a.0.cmp(&b.0))
+        });
         lost.truncate(SHOWN_CLASSES);
         lost
     }
@@ -110,13 +142,19 @@ impl Comparison {
 /// The figure of an evaluation.
 #[must_use]
 pub fn figure(evaluation: &Evaluation) -> Figure {
-    Figure { top1: evaluation.top1, macro_recall: evaluation.macro_recall }
+    Figure {
+        top1: evaluation.top1,
+        macro_recall: evaluation.macro_recall,
+    }
 }
 
 /// The figure of logits computed in Candle.
 #[must_use]
 pub fn candle_figure(logits: &[Vec<f32>], targets: &[usize], classes: usize) -> Figure {
-    Figure { top1: metrics::top1(logits, targets), macro_recall: metrics::macro_recall(logits, targets, classes) }
+    Figure {
+        top1: metrics::top1(logits, targets),
+        macro_recall: metrics::macro_recall(logits, targets, classes),
+    }
 }
 
 /// The figure in Candle of a model whose run folder still has its head: the backbone is loaded again, bottlenecks come
@@ -132,7 +170,9 @@ pub fn candle_figure_of_run(
     weights: &FetchOptions,
     progress: &Progress,
 ) -> Result<Option<Figure>> {
-    let Ok(bytes) = std::fs::read(model.with_file_name(names::HEAD)) else { return Ok(None) };
+    let Ok(bytes) = std::fs::read(model.with_file_name(names::HEAD)) else {
+        return Ok(None);
+    };
     let head = Head::from_safetensors(&bytes)?;
     let backbone = backbone::load(&card.provenance.backbone, None, weights)?;
     let mut store = Store::open(bottleneck_dir, &backbone, &card.preprocess)?;
@@ -142,24 +182,44 @@ pub fn candle_figure_of_run(
         // Photos that can't be read, or have a label that the model doesn't know, are the engine's to refuse.
         let class = card.labels.index_of(&photo.label);
         if let (Some(class), Ok(bytes)) = (class, Picture::File(photo.path.clone()).read()) {
-            items.push(Item { content_hash: sha256(&bytes), path: photo.path.clone() });
+            items.push(Item {
+                content_hash: sha256(&bytes),
+                path: photo.path.clone(),
+            });
             truths.push(class);
         }
     }
     let stage = progress.stage("bottlenecks", items.len());
-    let extracted = features::extract(&backbone, &card.preprocess, &items, &mut store, &|photos| stage.advance(photos))?;
+    let extracted =
+        features::extract(&backbone, &card.preprocess, &items, &mut store, &|photos| {
+            stage.advance(photos)
+        })?;
     stage.finish();
     let mut refused = extracted.refused.iter().map(|(index, _)| *index).peekable();
     let mut index = 0..;
-    truths.retain(|_| index.next().is_none_or(|index| refused.next_if_eq(&index).is_none()));
-    Ok(Some(candle_figure(&head.logits(&extracted.matrix)?, &truths, card.labels.len())))
+    truths.retain(|_| {
+        index
+            .next()
+            .is_none_or(|index| refused.next_if_eq(&index).is_none())
+    });
+    Ok(Some(candle_figure(
+        &head.logits(&extracted.matrix)?,
+        &truths,
+        card.labels.len(),
+    )))
 }
 
 /// Runs an engine over photos.
 ///
 /// # Errors
 /// When a photo's label is not the model's. A photo that can't be read is refused.
-pub fn measure(name: &str, engine: &Engine, photos: &[listing::Photo], threads: usize, progress: &Progress) -> Result<Evaluation> {
+pub fn measure(
+    name: &str,
+    engine: &Engine,
+    photos: &[listing::Photo],
+    threads: usize,
+    progress: &Progress,
+) -> Result<Evaluation> {
     let stage = progress.stage(name, photos.len());
     let evaluation = evaluate(engine, photos, threads, &|photos| stage.advance(photos))?;
     stage.finish();
@@ -171,8 +231,16 @@ pub fn measure(name: &str, engine: &Engine, photos: &[listing::Photo], threads: 
 pub fn listed(dataset: &Dataset, indices: &[usize]) -> Vec<listing::Photo> {
     let photo = |&index: &usize| {
         let photo = &dataset.photos[index];
-        let label = dataset.labels.get(photo.class).unwrap_or_default().to_owned();
-        listing::Photo { path: photo.path.clone(), label, split: None }
+        let label = dataset
+            .labels
+            .get(photo.class)
+            .unwrap_or_default()
+            .to_owned();
+        listing::Photo {
+            path: photo.path.clone(),
+            label,
+            split: None,
+        }
     };
     indices.iter().map(photo).collect()
 }

@@ -2,13 +2,15 @@
 //!
 //! Multinomial logistic regression on standardised bottlenecks with an L2 penalty on the weights, solved by L-BFGS. The
 //! penalty is picked on the validation rows from a ladder that starts strong (each rung starts from the last one's
-//! solution) and stops when validation has got worse twice. Where classes are unequal, the best rung is tried again with
+//! solution, and is climbed to a coarse tolerance) and ends when validation has got worse twice. Where classes are unequal, the best rung is tried again with
 //! each class weighted by the inverse square root of its share, and kept if validation, overall and per class, is better.
 
 use std::fmt;
 
 use candle_core::{Device, Result as TensorResult, Tensor};
 use graft_shared::error::{Context, Error, Result};
+
+use rayon::prelude::*;
 
 use crate::metrics::{macro_recall, top1};
 use crate::optimizer::{Tolerance, minimize};
@@ -20,7 +22,20 @@ const LADDER: [f64; 7] = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1];
 const DEFAULT_RUNG: f64 = 1e-3;
 /// How many times larger the largest class must be than the smallest for a weighted head to be tried.
 const IMBALANCE: f64 = 1.5;
-const TOLERANCE: Tolerance = Tolerance { gradient: 1e-4, decrease: 1e-4, max_iterations: 400 };
+/// Rows whose loss one thread sums.
+const ROWS_PER_TASK: usize = 256;
+/// Near enough to tell the rungs apart.
+const COARSE: Tolerance = Tolerance {
+    gradient: 1e-3,
+    decrease: 1e-3,
+    max_iterations: 400,
+};
+/// Where the head that is kept ends.
+const FINE: Tolerance = Tolerance {
+    gradient: 1e-4,
+    decrease: 1e-5,
+    max_iterations: 400,
+};
 
 /// Bottlenecks of some photos with their classes.
 #[derive(Debug)]
@@ -61,7 +76,12 @@ impl Head {
     /// # Errors
     /// When the dimensions differ.
     pub fn logits(&self, bottlenecks: &Tensor) -> Result<Vec<Vec<f32>>> {
-        let logits = || bottlenecks.matmul(&self.weight.t()?)?.broadcast_add(&self.bias)?.to_vec2();
+        let logits = || {
+            bottlenecks
+                .matmul(&self.weight.t()?)?
+                .broadcast_add(&self.bias)?
+                .to_vec2()
+        };
         logits().context("the head's logits")
     }
 
@@ -79,29 +99,56 @@ impl Head {
     /// # Errors
     /// When the bytes are no such file.
     pub fn from_safetensors(bytes: &[u8]) -> Result<Self> {
-        let mut tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu).context("reading the head")?;
-        let mut take = |name| tensors.remove(name).with_context(|| format!("the head's file has no `{name}`"));
-        Ok(Self { weight: take("weight")?, bias: take("bias")? })
+        let mut tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)
+            .context("reading the head")?;
+        let mut take = |name| {
+            tensors
+                .remove(name)
+                .with_context(|| format!("the head's file has no `{name}`"))
+        };
+        Ok(Self {
+            weight: take("weight")?,
+            bias: take("bias")?,
+        })
     }
 }
 
 impl Choice {
     /// Records what was picked and why.
     pub fn record(&self, settings: &mut Settings) {
-        let why = if self.validation_top1.is_some() { "best on the validation photos" } else { "no photos to validate on" };
-        settings.set("inverse_penalty", self.inverse_penalty, ChosenBy::Graft, why);
+        let why = if self.validation_top1.is_some() {
+            "best on the validation photos"
+        } else {
+            "no photos to validate on"
+        };
+        settings.set(
+            "inverse_penalty",
+            self.inverse_penalty,
+            ChosenBy::Graft,
+            why,
+        );
         settings.set("balanced", self.balanced, ChosenBy::Graft, why);
     }
 }
 
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let end = if self.converged { "converged" } else { "NOT converged" };
-        write!(f, "head: {end} after {} iterations, inverse penalty {}", self.iterations, self.inverse_penalty)?;
+        let end = if self.converged {
+            "converged"
+        } else {
+            "NOT converged"
+        };
+        write!(
+            f,
+            "head: {end} after {} iterations, inverse penalty {}",
+            self.iterations, self.inverse_penalty
+        )?;
         if self.balanced {
             write!(f, ", rare classes weighted up")?;
         }
-        self.validation_top1.map_or(Ok(()), |top1| write!(f, ", {:.2} % on validation", 100.0 * top1))
+        self.validation_top1.map_or(Ok(()), |top1| {
+            write!(f, ", {:.2} % on validation", 100.0 * top1)
+        })
     }
 }
 
@@ -111,7 +158,8 @@ impl fmt::Display for Choice {
 /// When `train` is empty or the dimensions differ.
 pub fn train(train: &Rows, validation: &Rows, classes: usize) -> Result<(Head, Choice)> {
     if train.classes.is_empty() {
-        return Err(Error::new("no photo is left to train on").hint("add photos, or lower the validation and testing percentages"));
+        return Err(Error::new("no photo is left to train on")
+            .hint("add photos, or lower the validation and testing percentages"));
     }
     climb(train, validation, classes).context("training the head")
 }
@@ -119,17 +167,28 @@ pub fn train(train: &Rows, validation: &Rows, classes: usize) -> Result<(Head, C
 /// Solves every rung and keeps the best.
 fn climb(train: &Rows, validation: &Rows, classes: usize) -> TensorResult<(Head, Choice)> {
     let standardise = Standardise::of(&train.bottlenecks)?;
-    let problem = Problem::new(standardise.apply(&train.bottlenecks)?, &train.classes, classes)?;
+    let problem = Problem::new(
+        standardise.apply(&train.bottlenecks)?,
+        &train.classes,
+        classes,
+    )?;
     let validation_rows = standardise.apply(&validation.bottlenecks)?;
-    let judge = |solution: &Solution| -> TensorResult<Score> { Score::of(solution, &validation_rows, &validation.classes, classes) };
+    let judge = |solution: &Solution| -> TensorResult<Score> {
+        Score::of(solution, &validation_rows, &validation.classes, classes)
+    };
 
-    let uniform = vec![1.0; classes];
+    let mut class_weights = vec![1.0; classes];
+    let mut balanced = false;
     let mut best: Option<(Solution, Score)> = None;
     let mut start = vec![0.0; problem.variables()];
     let mut worse = 0;
-    let ladder: &[f64] = if validation.classes.is_empty() { &[DEFAULT_RUNG] } else { &LADDER };
+    let ladder: &[f64] = if validation.classes.is_empty() {
+        &[DEFAULT_RUNG]
+    } else {
+        &LADDER
+    };
     for &inverse_penalty in ladder {
-        let solution = problem.solve(start, inverse_penalty, &uniform)?;
+        let solution = problem.solve(start, inverse_penalty, &class_weights, COARSE)?;
         start = solution.variables.clone();
         let score = judge(&solution)?;
         if best.as_ref().is_none_or(|(_, most)| score.beats(most)) {
@@ -142,23 +201,38 @@ fn climb(train: &Rows, validation: &Rows, classes: usize) -> TensorResult<(Head,
             }
         }
     }
-    let (mut solution, mut score) = best.ok_or_else(|| candle_core::Error::msg("no rung was tried"))?;
+    let (mut solution, score) = best.ok_or_else(|| candle_core::Error::msg("no rung was tried"))?;
     let counts = problem.counts();
-    let (most, least) = (counts.iter().fold(0.0, |a: f64, b| a.max(*b)), counts.iter().fold(f64::MAX, |a, b| a.min(*b)));
+    let (most, least) = (
+        counts.iter().fold(0.0, |a: f64, b| a.max(*b)),
+        counts.iter().fold(f64::MAX, |a, b| a.min(*b)),
+    );
     if !validation.classes.is_empty() && most > IMBALANCE * least.max(1.0) {
         let mean = counts.iter().sum::<f64>() / counts.len() as f64;
         let weights: Vec<f64> = counts.iter().map(|n| (mean / n.max(1.0)).sqrt()).collect();
-        let mut weighted = problem.solve(solution.variables.clone(), solution.inverse_penalty, &weights)?;
-        weighted.balanced = true;
-        let weighted_score = judge(&weighted)?;
-        if weighted_score.overall_and_per_class() > score.overall_and_per_class() {
-            (solution, score) = (weighted, weighted_score);
+        let weighted = problem.solve(
+            solution.variables.clone(),
+            solution.inverse_penalty,
+            &weights,
+            COARSE,
+        )?;
+        if judge(&weighted)?.overall_and_per_class() > score.overall_and_per_class() {
+            class_weights = weights;
+            balanced = true;
+            solution = weighted;
         }
     }
+    let solution = problem.solve(
+        solution.variables,
+        solution.inverse_penalty,
+        &class_weights,
+        FINE,
+    )?;
+    let score = judge(&solution)?;
     let (weight, bias) = standardise.unapply(&solution, classes)?;
     let choice = Choice {
         inverse_penalty: solution.inverse_penalty,
-        balanced: solution.balanced,
+        balanced,
         validation_top1: (!validation.classes.is_empty()).then_some(score.top1),
         iterations: solution.iterations,
         converged: solution.converged,
@@ -180,7 +254,9 @@ impl Standardise {
     }
 
     fn apply(&self, rows: &Tensor) -> TensorResult<Tensor> {
-        Ok(rows.broadcast_sub(&self.mean)?.broadcast_div(&self.deviation)?)
+        Ok(rows
+            .broadcast_sub(&self.mean)?
+            .broadcast_div(&self.deviation)?)
     }
 
     /// Weight `[classes, dimension]` and bias `[classes]` that give raw bottlenecks the solution's logits.
@@ -204,7 +280,6 @@ struct Problem {
 struct Solution {
     variables: Vec<f32>,
     inverse_penalty: f64,
-    balanced: bool,
     iterations: usize,
     converged: bool,
 }
@@ -214,14 +289,23 @@ impl Solution {
     fn tensors(&self, classes: usize) -> TensorResult<(Tensor, Tensor)> {
         let dimension = self.variables.len() / classes - 1;
         let (weight, bias) = self.variables.split_at(dimension * classes);
-        Ok((Tensor::from_slice(weight, (dimension, classes), &Device::Cpu)?, Tensor::from_slice(bias, classes, &Device::Cpu)?))
+        Ok((
+            Tensor::from_slice(weight, (dimension, classes), &Device::Cpu)?,
+            Tensor::from_slice(bias, classes, &Device::Cpu)?,
+        ))
     }
 }
 
 impl Problem {
     fn new(rows: Tensor, targets: &[usize], classes: usize) -> TensorResult<Self> {
         let dimension = rows.dim(1)?;
-        Ok(Self { transposed: rows.t()?.contiguous()?, rows, targets: targets.to_vec(), classes, dimension })
+        Ok(Self {
+            transposed: rows.t()?.contiguous()?,
+            rows,
+            targets: targets.to_vec(),
+            classes,
+            dimension,
+        })
     }
 
     fn variables(&self) -> usize {
@@ -234,46 +318,93 @@ impl Problem {
         counts
     }
 
-    fn solve(&self, start: Vec<f32>, inverse_penalty: f64, class_weights: &[f64]) -> TensorResult<Solution> {
-        let minimum = minimize(start, TOLERANCE, |variables| self.loss(variables, inverse_penalty, class_weights))?;
+    fn solve(
+        &self,
+        start: Vec<f32>,
+        inverse_penalty: f64,
+        class_weights: &[f64],
+        tolerance: Tolerance,
+    ) -> TensorResult<Solution> {
+        let minimum = minimize(start, tolerance, |variables| {
+            self.loss(variables, inverse_penalty, class_weights)
+        })?;
         Ok(Solution {
             variables: minimum.variables,
             inverse_penalty,
-            balanced: false,
             iterations: minimum.iterations,
             converged: minimum.converged,
         })
     }
 
     /// Mean weighted cross-entropy plus the penalty, and its gradient.
-    fn loss(&self, variables: &[f32], inverse_penalty: f64, class_weights: &[f64]) -> TensorResult<(f64, Vec<f32>)> {
+    fn loss(
+        &self,
+        variables: &[f32],
+        inverse_penalty: f64,
+        class_weights: &[f64],
+    ) -> TensorResult<(f64, Vec<f32>)> {
         let (classes, count) = (self.classes, self.targets.len() as f64);
         let (weight, bias) = variables.split_at(self.dimension * classes);
         let weight_tensor = Tensor::from_slice(weight, (self.dimension, classes), &Device::Cpu)?;
-        let mut residuals = self.rows.matmul(&weight_tensor)?.flatten_all()?.to_vec1::<f32>()?;
-        let mut loss = 0.0;
-        let mut bias_gradient = vec![0.0f64; classes];
-        for (row, &target) in residuals.chunks_exact_mut(classes).zip(&self.targets) {
-            row.iter_mut().zip(bias).for_each(|(logit, b)| *logit += b);
-            let most = row.iter().fold(f32::MIN, |a, b| a.max(*b));
-            let target_logit = row[target] - most;
-            row.iter_mut().for_each(|logit| *logit = (*logit - most).exp());
-            let total: f32 = row.iter().sum();
-            let share = class_weights[target] / count;
-            loss += share * f64::from(total.ln() - target_logit);
-            let scale = share as f32 / total;
-            row.iter_mut().for_each(|p| *p *= scale);
-            row[target] -= share as f32;
-            bias_gradient.iter_mut().zip(row.iter()).for_each(|(sum, r)| *sum += f64::from(*r));
-        }
+        let mut residuals = self
+            .rows
+            .matmul(&weight_tensor)?
+            .flatten_all()?
+            .to_vec1::<f32>()?;
+        let tasks: Vec<(f64, Vec<f64>)> = residuals
+            .par_chunks_mut(ROWS_PER_TASK * classes)
+            .zip(self.targets.par_chunks(ROWS_PER_TASK))
+            .map(|(rows, targets)| {
+                let mut loss = 0.0;
+                let mut bias_gradient = vec![0.0f64; classes];
+                for (row, &target) in rows.chunks_exact_mut(classes).zip(targets) {
+                    let share = class_weights[target] / count;
+                    loss += share * cross_entropy(row, bias, target, share as f32);
+                    bias_gradient
+                        .iter_mut()
+                        .zip(row.iter())
+                        .for_each(|(sum, r)| *sum += f64::from(*r));
+                }
+                (loss, bias_gradient)
+            })
+            .collect();
+        // Summed in a fixed order: the same head for every number of threads.
+        let mut loss: f64 = tasks.iter().map(|(loss, _)| loss).sum();
+        let bias_gradient =
+            (0..classes).map(|class| tasks.iter().map(|(_, sums)| sums[class]).sum::<f64>() as f32);
         let penalty = 1.0 / (inverse_penalty * count);
         let residuals = Tensor::from_vec(residuals, (self.targets.len(), classes), &Device::Cpu)?;
-        let mut gradient = self.transposed.matmul(&residuals)?.flatten_all()?.to_vec1::<f32>()?;
-        gradient.iter_mut().zip(weight).for_each(|(g, w)| *g += penalty as f32 * w);
-        gradient.extend(bias_gradient.iter().map(|g| *g as f32));
-        loss += 0.5 * penalty * weight.iter().map(|w| f64::from(*w) * f64::from(*w)).sum::<f64>();
+        let mut gradient = self
+            .transposed
+            .matmul(&residuals)?
+            .flatten_all()?
+            .to_vec1::<f32>()?;
+        gradient
+            .iter_mut()
+            .zip(weight)
+            .for_each(|(g, w)| *g += penalty as f32 * w);
+        gradient.extend(bias_gradient);
+        loss += 0.5
+            * penalty
+            * weight
+                .iter()
+                .map(|w| f64::from(*w) * f64::from(*w))
+                .sum::<f64>();
         Ok((loss, gradient))
     }
+}
+
+/// The cross-entropy of one row of logits before their `bias`; the row becomes its gradient times `share`.
+fn cross_entropy(row: &mut [f32], bias: &[f32], target: usize, share: f32) -> f64 {
+    row.iter_mut().zip(bias).for_each(|(logit, b)| *logit += b);
+    let most = row.iter().fold(f32::MIN, |a, b| a.max(*b));
+    let target_logit = row[target] - most;
+    row.iter_mut()
+        .for_each(|logit| *logit = (*logit - most).exp());
+    let total: f32 = row.iter().sum();
+    row.iter_mut().for_each(|p| *p *= share / total);
+    row[target] -= share;
+    f64::from(total.ln() - target_logit)
 }
 
 /// How a solution does on the validation rows.
@@ -284,9 +415,18 @@ struct Score {
 }
 
 impl Score {
-    fn of(solution: &Solution, rows: &Tensor, targets: &[usize], classes: usize) -> TensorResult<Self> {
+    fn of(
+        solution: &Solution,
+        rows: &Tensor,
+        targets: &[usize],
+        classes: usize,
+    ) -> TensorResult<Self> {
         if targets.is_empty() {
-            return Ok(Self { top1: 0.0, macro_recall: 0.0, loss: 0.0 });
+            return Ok(Self {
+                top1: 0.0,
+                macro_recall: 0.0,
+                loss: 0.0,
+            });
         }
         let (weight, bias) = solution.tensors(classes)?;
         let logits: Vec<Vec<f32>> = rows.matmul(&weight)?.broadcast_add(&bias)?.to_vec2()?;
@@ -323,14 +463,23 @@ mod tests {
             }
             targets.push(class);
         }
-        Rows { bottlenecks: Tensor::from_vec(values, (count, classes), &Device::Cpu).unwrap(), classes: targets }
+        Rows {
+            bottlenecks: Tensor::from_vec(values, (count, classes), &Device::Cpu).unwrap(),
+            classes: targets,
+        }
     }
 
     #[test]
     fn separable_classes_are_learned() {
         let (rows, validation) = (corners(90, 3, 0), corners(30, 3, 5));
         let (head, choice) = train(&rows, &validation, 3).unwrap();
-        assert_eq!(top1(&head.logits(&validation.bottlenecks).unwrap(), &validation.classes), 1.0);
+        assert_eq!(
+            top1(
+                &head.logits(&validation.bottlenecks).unwrap(),
+                &validation.classes
+            ),
+            1.0
+        );
         assert!(choice.converged);
     }
 
@@ -338,7 +487,9 @@ mod tests {
     fn the_gradient_is_the_losses_slope() {
         let rows = corners(24, 3, 1);
         let problem = Problem::new(rows.bottlenecks, &rows.classes, 3).unwrap();
-        let variables: Vec<f32> = (0..problem.variables()).map(|i| (i as f32 * 0.37).sin() * 0.2).collect();
+        let variables: Vec<f32> = (0..problem.variables())
+            .map(|i| (i as f32 * 0.37).sin() * 0.2)
+            .collect();
         let weights = [0.5, 1.0, 2.0];
         let (_, gradient) = problem.loss(&variables, 0.01, &weights).unwrap();
         for i in 0..variables.len() {
@@ -348,7 +499,11 @@ mod tests {
                 problem.loss(&moved, 0.01, &weights).unwrap().0
             };
             let slope = (at(1e-2) - at(-1e-2)) / 2e-2;
-            assert!((slope - f64::from(gradient[i])).abs() < 2e-3 * (1.0 + slope.abs()), "{i}: {slope} {}", gradient[i]);
+            assert!(
+                (slope - f64::from(gradient[i])).abs() < 2e-3 * (1.0 + slope.abs()),
+                "{i}: {slope} {}",
+                gradient[i]
+            );
         }
     }
 }

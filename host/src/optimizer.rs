@@ -49,7 +49,12 @@ pub fn minimize<E>(
     let mut variables = start;
     let (mut loss, mut gradient) = objective(&variables)?;
     if !loss.is_finite() {
-        return Ok(Minimum { variables, loss, iterations: 0, converged: false });
+        return Ok(Minimum {
+            variables,
+            loss,
+            iterations: 0,
+            converged: false,
+        });
     }
     let gradient_goal = tolerance.gradient * largest(&gradient).max(1e-12);
     let mut history = VecDeque::with_capacity(HISTORY);
@@ -57,11 +62,18 @@ pub fn minimize<E>(
     for iteration in 1..=tolerance.max_iterations {
         let direction = descent_direction(&gradient, &history);
         let slope = dot(&gradient, &direction);
-        let mut step = if history.is_empty() { 1.0 / norm(&gradient).max(1.0) } else { 1.0 };
+        let mut step = if history.is_empty() {
+            1.0 / norm(&gradient).max(1.0)
+        } else {
+            1.0
+        };
         let mut accepted = None;
         for _ in 0..MAX_HALVINGS {
-            let candidate: Vec<f32> =
-                variables.iter().zip(&direction).map(|(x, d)| (f64::from(*x) + step * f64::from(*d)) as f32).collect();
+            let candidate: Vec<f32> = variables
+                .iter()
+                .zip(&direction)
+                .map(|(x, d)| (f64::from(*x) + step * f64::from(*d)) as f32)
+                .collect();
             let (value, slope_there) = objective(&candidate)?;
             if value.is_finite() && value <= loss + SUFFICIENT_DECREASE * step * slope {
                 accepted = Some((candidate, value, slope_there));
@@ -70,18 +82,37 @@ pub fn minimize<E>(
             step *= 0.5;
         }
         let Some((next, value, next_gradient)) = accepted else {
-            return Ok(Minimum { variables, loss, iterations: iteration, converged: true });
+            return Ok(Minimum {
+                variables,
+                loss,
+                iterations: iteration,
+                converged: true,
+            });
         };
-        remember(&mut history, difference(&next, &variables), difference(&next_gradient, &gradient));
+        remember(
+            &mut history,
+            difference(&next, &variables),
+            difference(&next_gradient, &gradient),
+        );
         (variables, loss, gradient) = (next, value, next_gradient);
         losses.push(loss);
         let earlier = losses[losses.len().saturating_sub(6)];
         let flat = iteration >= 5 && earlier - loss <= tolerance.decrease * loss.abs().max(1e-12);
         if flat || largest(&gradient) <= gradient_goal {
-            return Ok(Minimum { variables, loss, iterations: iteration, converged: true });
+            return Ok(Minimum {
+                variables,
+                loss,
+                iterations: iteration,
+                converged: true,
+            });
         }
     }
-    Ok(Minimum { variables, loss, iterations: tolerance.max_iterations, converged: false })
+    Ok(Minimum {
+        variables,
+        loss,
+        iterations: tolerance.max_iterations,
+        converged: false,
+    })
 }
 
 /// One pair of the history: the step taken, the change of the gradient along it, and their product's inverse.
@@ -99,7 +130,11 @@ fn remember(history: &mut VecDeque<Pair>, step: Vec<f32>, change: Vec<f32>) {
     if history.len() == HISTORY {
         history.pop_front();
     }
-    history.push_back(Pair { step, change, inverse_curvature: 1.0 / curvature });
+    history.push_back(Pair {
+        step,
+        change,
+        inverse_curvature: 1.0 / curvature,
+    });
 }
 
 /// The two-loop recursion: minus the approximate inverse Hessian times the gradient.
@@ -113,7 +148,9 @@ fn descent_direction(gradient: &[f32], history: &VecDeque<Pair>) -> Vec<f32> {
     }
     if let Some(newest) = history.back() {
         let scale = 1.0 / (newest.inverse_curvature * dot(&newest.change, &newest.change));
-        direction.iter_mut().for_each(|d| *d = (f64::from(*d) * scale) as f32);
+        direction
+            .iter_mut()
+            .for_each(|d| *d = (f64::from(*d) * scale) as f32);
     }
     for (pair, weight) in history.iter().zip(weights.iter().rev()) {
         let correction = weight - pair.inverse_curvature * dot(&pair.change, &direction);
@@ -123,7 +160,10 @@ fn descent_direction(gradient: &[f32], history: &VecDeque<Pair>) -> Vec<f32> {
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum()
+    a.iter()
+        .zip(b)
+        .map(|(x, y)| f64::from(*x) * f64::from(*y))
+        .sum()
 }
 
 fn norm(a: &[f32]) -> f64 {
@@ -131,7 +171,8 @@ fn norm(a: &[f32]) -> f64 {
 }
 
 fn largest(a: &[f32]) -> f64 {
-    a.iter().fold(0.0f64, |most, x| most.max(f64::from(x.abs())))
+    a.iter()
+        .fold(0.0f64, |most, x| most.max(f64::from(x.abs())))
 }
 
 fn difference(a: &[f32], b: &[f32]) -> Vec<f32> {
@@ -151,21 +192,36 @@ mod tests {
 
     #[test]
     fn finds_the_minimum_of_rosenbrock() {
-        let tolerance = Tolerance { gradient: 1e-7, decrease: 1e-12, max_iterations: 500 };
+        let tolerance = Tolerance {
+            gradient: 1e-7,
+            decrease: 1e-12,
+            max_iterations: 500,
+        };
         let minimum = minimize(vec![-1.2, 1.0], tolerance, |v| {
             let (x, y) = (f64::from(v[0]), f64::from(v[1]));
             let value = (1.0 - x).powi(2) + 100.0 * (y - x * x).powi(2);
-            let gradient = vec![(-2.0 * (1.0 - x) - 400.0 * x * (y - x * x)) as f32, (200.0 * (y - x * x)) as f32];
+            let gradient = vec![
+                (-2.0 * (1.0 - x) - 400.0 * x * (y - x * x)) as f32,
+                (200.0 * (y - x * x)) as f32,
+            ];
             Ok::<_, ()>((value, gradient))
         })
         .unwrap();
-        assert!((minimum.variables[0] - 1.0).abs() < 1e-2 && (minimum.variables[1] - 1.0).abs() < 2e-2, "{minimum:?}");
+        assert!(
+            (minimum.variables[0] - 1.0).abs() < 1e-2 && (minimum.variables[1] - 1.0).abs() < 2e-2,
+            "{minimum:?}"
+        );
     }
 
     #[test]
     fn a_loss_that_is_not_finite_ends_unconverged() {
-        let tolerance = Tolerance { gradient: 1e-6, decrease: 1e-9, max_iterations: 5 };
-        let minimum = minimize(vec![0.0], tolerance, |_| Ok::<_, ()>((f64::NAN, vec![0.0]))).unwrap();
+        let tolerance = Tolerance {
+            gradient: 1e-6,
+            decrease: 1e-9,
+            max_iterations: 5,
+        };
+        let minimum =
+            minimize(vec![0.0], tolerance, |_| Ok::<_, ()>((f64::NAN, vec![0.0]))).unwrap();
         assert!(!minimum.converged);
     }
 }

@@ -49,13 +49,27 @@ impl Progress {
     pub fn stage(&self, name: &str, total: usize) -> Stage {
         let bar = ProgressBar::with_draw_target(
             Some(total as u64),
-            if self.style == Style::Bar { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() },
+            if self.style == Style::Bar {
+                ProgressDrawTarget::stderr()
+            } else {
+                ProgressDrawTarget::hidden()
+            },
         );
-        if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:30} {human_pos}/{human_len}  {per_sec}  {eta} left") {
+        if let Ok(style) = ProgressStyle::with_template(
+            "{prefix} {bar:30} {human_pos}/{human_len}  {per_sec}  {eta} left",
+        ) {
             bar.set_style(style);
         }
         bar.set_prefix(name.to_owned());
-        Stage { progress: *self, name: name.to_owned(), total, done: AtomicUsize::new(0), bar, start: Instant::now(), said: Mutex::new(Instant::now()) }
+        Stage {
+            progress: *self,
+            name: name.to_owned(),
+            total,
+            done: AtomicUsize::new(0),
+            bar,
+            start: Instant::now(),
+            said: Mutex::new(Instant::now()),
+        }
     }
 }
 
@@ -81,8 +95,12 @@ impl Stage {
             && said.elapsed() >= PLAIN_INTERVAL
         {
             *said = Instant::now();
-            let left = self.start.elapsed().as_secs_f64() / done.max(1) as f64 * self.total.saturating_sub(done) as f64;
-            self.progress.say(&format!("{}: {done} of {}, about {left:.0} s left", self.name, self.total));
+            let left = self.start.elapsed().as_secs_f64() / done.max(1) as f64
+                * self.total.saturating_sub(done) as f64;
+            self.progress.say(&format!(
+                "{}: {done} of {}, about {left:.0} s left",
+                self.name, self.total
+            ));
         }
     }
 
@@ -91,7 +109,11 @@ impl Stage {
         self.bar.finish_and_clear();
         let seconds = self.start.elapsed().as_secs_f64();
         if self.total > 0 && seconds >= 0.5 {
-            self.progress.say(&format!("{}: {} in {seconds:.1} s", self.name, self.done.load(Ordering::Relaxed)));
+            self.progress.say(&format!(
+                "{}: {} in {seconds:.1} s",
+                self.name,
+                self.done.load(Ordering::Relaxed)
+            ));
         }
     }
 }

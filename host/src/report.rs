@@ -96,7 +96,15 @@ pub struct Seconds {
 impl Report {
     /// Gathers the figures of a run.
     #[must_use]
-    pub fn new(run: &Run, options: &Options, dataset: &Dataset, comparison: Comparison, seconds: Seconds, model_bytes: usize, image_size: u16) -> Self {
+    pub fn new(
+        run: &Run,
+        options: &Options,
+        dataset: &Dataset,
+        comparison: Comparison,
+        seconds: Seconds,
+        model_bytes: usize,
+        image_size: u16,
+    ) -> Self {
         let count = |side| dataset.indices(side).len();
         let measured = |value: f64| (comparison.int8.images > 0).then_some(value);
         Self {
@@ -106,15 +114,25 @@ impl Report {
             recipe: "head".to_owned(),
             image_size: u32::from(image_size),
             classes: dataset.labels.len(),
-            images: Images { train: count(Split::Train), val: count(Split::Validation), test: count(Split::Test), refused: dataset.refused.len() },
+            images: Images {
+                train: count(Split::Train),
+                val: count(Split::Validation),
+                test: count(Split::Test),
+                refused: dataset.refused.len(),
+            },
             top1: Top1 {
                 float: comparison.float.and_then(|figure| measured(figure.top1)),
-                float_device: comparison.float_device.as_ref().and_then(|device| measured(device.top1)),
+                float_device: comparison
+                    .float_device
+                    .as_ref()
+                    .and_then(|device| measured(device.top1)),
                 int8: measured(comparison.int8.top1),
             },
             top1_interval: comparison.interval(),
             macro_recall: MacroRecall {
-                float: comparison.float.and_then(|figure| measured(figure.macro_recall)),
+                float: comparison
+                    .float
+                    .and_then(|figure| measured(figure.macro_recall)),
                 int8: measured(comparison.int8.macro_recall),
             },
             seconds,

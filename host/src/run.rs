@@ -48,11 +48,17 @@ impl Run {
             None => default_folder(source),
         };
         if is_finished(&folder) {
-            return Err(Error::new(format!("`{}` holds a finished run", folder.display()))
-                .hint("give another `--run` folder, or remove this one"));
+            return Err(
+                Error::new(format!("`{}` holds a finished run", folder.display()))
+                    .hint("give another `--run` folder, or remove this one"),
+            );
         }
-        fs::create_dir_all(&folder).with_context(|| format!("can't create the run folder `{}`", folder.display()))?;
-        Ok(Self { folder, log: Vec::new() })
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("can't create the run folder `{}`", folder.display()))?;
+        Ok(Self {
+            folder,
+            log: Vec::new(),
+        })
     }
 
     /// Where it is.
@@ -74,7 +80,8 @@ impl Run {
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let path = self.path(name);
         if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).with_context(|| format!("can't create `{}`", parent.display()))?;
+            fs::create_dir_all(parent)
+                .with_context(|| format!("can't create `{}`", parent.display()))?;
         }
         write_atomic(&path, bytes)
     }
@@ -101,17 +108,37 @@ pub fn is_finished(folder: &Path) -> bool {
 /// # Errors
 /// When there is none.
 pub fn newest_finished() -> Result<PathBuf> {
-    let finished = fs::read_dir(RUNS).into_iter().flatten().flatten().map(|entry| entry.path()).filter(|folder| is_finished(folder));
+    let finished = fs::read_dir(RUNS)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|folder| is_finished(folder));
     finished
-        .max_by_key(|folder| fs::metadata(folder.join(names::METRICS)).and_then(|meta| meta.modified()).ok())
+        .max_by_key(|folder| {
+            fs::metadata(folder.join(names::METRICS))
+                .and_then(|meta| meta.modified())
+                .ok()
+        })
         .context("no model was given, and `runs` holds no finished run")
-        .map_err(|error| error.hint("train one with `graft train photos/`, or name a model file before the photos"))
+        .map_err(|error| {
+            error.hint(
+                "train one with `graft train photos/`, or name a model file before the photos",
+            )
+        })
 }
 
 fn default_folder(source: &Path) -> PathBuf {
     let absolute = std::path::absolute(source).unwrap_or_else(|_| source.to_owned());
-    let stem = if source.is_dir() { absolute.file_name() } else { absolute.file_stem() };
-    let stem = stem.map_or_else(|| "photos".to_owned(), |stem| stem.to_string_lossy().into_owned());
+    let stem = if source.is_dir() {
+        absolute.file_name()
+    } else {
+        absolute.file_stem()
+    };
+    let stem = stem.map_or_else(
+        || "photos".to_owned(),
+        |stem| stem.to_string_lossy().into_owned(),
+    );
     let mut number = 1;
     loop {
         let folder = Path::new(RUNS).join(format!("{stem}-{number}"));

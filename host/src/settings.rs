@@ -31,8 +31,21 @@ pub enum ChosenBy {
 
 impl Settings {
     /// Records a setting.
-    pub fn set(&mut self, name: &str, value: impl ToString, chosen_by: ChosenBy, why: impl Into<String>) {
-        self.0.insert(name.to_owned(), Setting { value: value.to_string(), chosen_by, why: why.into() });
+    pub fn set(
+        &mut self,
+        name: &str,
+        value: impl ToString,
+        chosen_by: ChosenBy,
+        why: impl Into<String>,
+    ) {
+        self.0.insert(
+            name.to_owned(),
+            Setting {
+                value: value.to_string(),
+                chosen_by,
+                why: why.into(),
+            },
+        );
     }
 
     /// As TOML, one table a setting.
@@ -46,6 +59,9 @@ impl Settings {
     /// Names and values, for the card.
     #[must_use]
     pub fn pairs(&self) -> Vec<(String, String)> {
-        self.0.iter().map(|(name, setting)| (name.clone(), setting.value.clone())).collect()
+        self.0
+            .iter()
+            .map(|(name, setting)| (name.clone(), setting.value.clone()))
+            .collect()
     }
 }

@@ -96,7 +96,10 @@ pub fn train(mut options: Options, progress: &Progress) -> Result<Outcome> {
     let mut seconds = Seconds::default();
     let mut dataset = dataset::scan(&options.source, progress)?;
     let backbone = backbone::load(&options.backbone, None, &options.weights)?;
-    let preprocess = Preprocess { fit: fit(&backbone, options.fit), ..backbone.preprocess()? };
+    let preprocess = Preprocess {
+        fit: fit(&backbone, options.fit),
+        ..backbone.preprocess()?
+    };
     let mut run = Run::open(options.run.as_deref(), &options.source)?;
 
     let clock = Instant::now();
@@ -105,10 +108,16 @@ pub fn train(mut options: Options, progress: &Progress) -> Result<Outcome> {
     dataset::split(&mut dataset, options.percentages)?;
     tell_about(&dataset, progress);
     run.write(names::SPLIT, dataset::manifest_tsv(&dataset)?.as_bytes())?;
-    run.event(&json!({"event": "features", "photos": dataset.photos.len(), "seconds": seconds.features}))?;
+    run.event(
+        &json!({"event": "features", "photos": dataset.photos.len(), "seconds": seconds.features}),
+    )?;
 
     let clock = Instant::now();
-    let (head, choice) = head::train(&features.rows(&dataset, Split::Train)?, &features.rows(&dataset, Split::Validation)?, dataset.labels.len())?;
+    let (head, choice) = head::train(
+        &features.rows(&dataset, Split::Train)?,
+        &features.rows(&dataset, Split::Validation)?,
+        dataset.labels.len(),
+    )?;
     seconds.head = clock.elapsed().as_secs_f64();
     choice.record(&mut options.settings);
     run.write(names::HEAD, &head.to_safetensors()?)?;
@@ -117,15 +126,34 @@ pub fn train(mut options: Options, progress: &Progress) -> Result<Outcome> {
 
     let clock = Instant::now();
     let provenance = provenance(&options, &backbone, &dataset);
-    let classifier = Classifier::new(&backbone, &head, preprocess, dataset.labels.clone(), provenance)?;
+    let classifier = Classifier::new(
+        &backbone,
+        &head,
+        preprocess,
+        dataset.labels.clone(),
+        provenance,
+    )?;
     let (calibration, comparison) = calibration_pixels(&dataset, &preprocess)?;
     let (mut int8, method) = classifier.export_int8(&calibration, &comparison, progress)?;
     let mut float = classifier.export_float()?;
-    options.settings.set("calibration", method.name(), ChosenBy::Graft, "nearest to the float logits on training images");
+    options.settings.set(
+        "calibration",
+        method.name(),
+        ChosenBy::Graft,
+        "nearest to the float logits on training images",
+    );
     seconds.quantize = clock.elapsed().as_secs_f64();
 
     let clock = Instant::now();
-    let comparison = compare(&float, &int8, &head, &features, &dataset, options.threads, progress)?;
+    let comparison = compare(
+        &float,
+        &int8,
+        &head,
+        &features,
+        &dataset,
+        options.threads,
+        progress,
+    )?;
     let temperature = temperature(&int8, &dataset, options.threads, progress)?;
     seconds.evaluate = clock.elapsed().as_secs_f64();
     if let Some(missed) = comparison.gate_missed(options.min_accuracy, options.max_drop) {
@@ -133,24 +161,45 @@ pub fn train(mut options: Options, progress: &Progress) -> Result<Outcome> {
         return Ok(Outcome::GateMissed(missed));
     }
 
-    options.settings.set("temperature", temperature, ChosenBy::Graft, "calibrates the scores on the validation photos");
+    options.settings.set(
+        "temperature",
+        temperature,
+        ChosenBy::Graft,
+        "calibrates the scores on the validation photos",
+    );
     for exported in [&mut float, &mut int8] {
         exported.card.decision.temperature = temperature;
         exported.card.provenance.settings = options.settings.pairs();
         exported.card.metrics = card_metrics(&comparison);
         exported.card.probes = probes(&exported.engine()?, &preprocess)?;
     }
-    let labels: String = dataset.labels.iter().map(|label| format!("{label}\n")).collect();
+    let labels: String = dataset
+        .labels
+        .iter()
+        .map(|label| format!("{label}\n"))
+        .collect();
     let model = int8.to_bytes()?;
     run.write(names::FLOAT_MODEL, &float.to_bytes()?)?;
     run.write(names::LABELS, labels.as_bytes())?;
     run.write(names::SETTINGS, options.settings.to_toml()?.as_bytes())?;
     run.write(names::MODEL, &model)?;
-    for (path, bytes) in [(&options.output_graph, &model[..]), (&options.output_labels, labels.as_bytes())] {
-        path.as_ref().map_or(Ok(()), |path| write_atomic(path, bytes))?;
+    for (path, bytes) in [
+        (&options.output_graph, &model[..]),
+        (&options.output_labels, labels.as_bytes()),
+    ] {
+        path.as_ref()
+            .map_or(Ok(()), |path| write_atomic(path, bytes))?;
     }
     seconds.total = start.elapsed().as_secs_f64();
-    let report = Report::new(&run, &options, &dataset, comparison, seconds, model.len(), preprocess.width);
+    let report = Report::new(
+        &run,
+        &options,
+        &dataset,
+        comparison,
+        seconds,
+        model.len(),
+        preprocess.width,
+    );
     run.event(&json!({"event": "finished", "seconds": seconds.total}))?;
     run.write(names::METRICS, report.to_json()?.as_bytes())?;
     Ok(Outcome::Finished(Box::new(report)))
@@ -159,7 +208,9 @@ pub fn train(mut options: Options, progress: &Progress) -> Result<Outcome> {
 /// A fit by its name, with the backbone's own crop_pct.
 fn fit(backbone: &Backbone, name: FitName) -> Fit {
     match name {
-        FitName::Crop => Fit::Crop { crop_pct: backbone.spec.crop_pct },
+        FitName::Crop => Fit::Crop {
+            crop_pct: backbone.spec.crop_pct,
+        },
         FitName::Pad => Fit::Pad { colour: PAD_COLOUR },
         FitName::Squash => Fit::Squash,
     }
@@ -175,30 +226,53 @@ impl Features {
     fn rows(&self, dataset: &Dataset, side: Split) -> Result<Rows> {
         let indices = dataset.indices(side);
         let picked: Vec<u32> = indices.iter().map(|&index| index as u32).collect();
-        let pick = || self.matrix.index_select(&candle_core::Tensor::new(picked, self.matrix.device())?, 0);
-        Ok(Rows { bottlenecks: pick().context("picking bottlenecks")?, classes: dataset.classes(&indices) })
+        let pick = || {
+            self.matrix
+                .index_select(&candle_core::Tensor::new(picked, self.matrix.device())?, 0)
+        };
+        Ok(Rows {
+            bottlenecks: pick().context("picking bottlenecks")?,
+            classes: dataset.classes(&indices),
+        })
     }
 }
 
 /// Computes or reads the bottlenecks; photos that don't decode leave the dataset.
-fn bottlenecks(dataset: &mut Dataset, backbone: &Backbone, preprocess: &Preprocess, options: &Options, progress: &Progress) -> Result<Features> {
+fn bottlenecks(
+    dataset: &mut Dataset,
+    backbone: &Backbone,
+    preprocess: &Preprocess,
+    options: &Options,
+    progress: &Progress,
+) -> Result<Features> {
     let mut store = Store::open(&options.bottleneck_dir, backbone, preprocess)?;
     let items: Vec<features::Item> = dataset
         .photos
         .iter()
-        .map(|photo| features::Item { content_hash: photo.content_hash, path: photo.path.clone() })
+        .map(|photo| features::Item {
+            content_hash: photo.content_hash,
+            path: photo.path.clone(),
+        })
         .collect();
     let stage = progress.stage("bottlenecks", items.len());
-    let extracted = features::extract(backbone, preprocess, &items, &mut store, &|photos| stage.advance(photos))?;
+    let extracted = features::extract(backbone, preprocess, &items, &mut store, &|photos| {
+        stage.advance(photos)
+    })?;
     stage.finish();
     dataset.refuse(extracted.refused)?;
-    Ok(Features { matrix: extracted.matrix })
+    Ok(Features {
+        matrix: extracted.matrix,
+    })
 }
 
 /// Warnings and refused photos, for people.
 fn tell_about(dataset: &Dataset, progress: &Progress) {
     for refused in &dataset.refused {
-        progress.say(&format!("refused: {}: {}", refused.path.display(), refused.reason));
+        progress.say(&format!(
+            "refused: {}: {}",
+            refused.path.display(),
+            refused.reason
+        ));
     }
     for warning in &dataset.warnings {
         progress.say(&format!("warning: {warning}"));
@@ -216,7 +290,10 @@ fn tell_about(dataset: &Dataset, progress: &Progress) {
 
 /// Preprocessed training photos, spread evenly over the content hashes and so over the labels: those to calibrate on, and
 /// others to compare on.
-fn calibration_pixels(dataset: &Dataset, preprocess: &Preprocess) -> Result<(Vec<Pixels>, Vec<Pixels>)> {
+fn calibration_pixels(
+    dataset: &Dataset,
+    preprocess: &Preprocess,
+) -> Result<(Vec<Pixels>, Vec<Pixels>)> {
     let mut indices = dataset.indices(Split::Train);
     indices.sort_by_key(|&index| dataset.photos[index].content_hash);
     indices.truncate(CALIBRATION_IMAGES + COMPARISON_IMAGES);
@@ -226,11 +303,18 @@ fn calibration_pixels(dataset: &Dataset, preprocess: &Preprocess) -> Result<(Vec
         .par_iter()
         .map(|&index| {
             let path = &dataset.photos[index].path;
-            let bytes = std::fs::read(path).with_context(|| format!("can't read `{}` again", path.display()))?;
-            preprocess.apply(&bytes).with_context(|| format!("can't decode `{}` again", path.display()))
+            let bytes = std::fs::read(path)
+                .with_context(|| format!("can't read `{}` again", path.display()))?;
+            preprocess
+                .apply(&bytes)
+                .with_context(|| format!("can't decode `{}` again", path.display()))
         })
         .collect::<Result<_>>()?;
-    let comparison = if held_back == 0 { pixels.clone() } else { pixels.split_off(pixels.len() - held_back) };
+    let comparison = if held_back == 0 {
+        pixels.clone()
+    } else {
+        pixels.split_off(pixels.len() - held_back)
+    };
     Ok((pixels, comparison))
 }
 
@@ -246,20 +330,51 @@ fn compare(
 ) -> Result<Comparison> {
     let test = evaluate::listed(dataset, &dataset.indices(Split::Test));
     let rows = features.rows(dataset, Split::Test)?;
-    let candle = evaluate::candle_figure(&head.logits(&rows.bottlenecks)?, &rows.classes, dataset.labels.len());
+    let candle = evaluate::candle_figure(
+        &head.logits(&rows.bottlenecks)?,
+        &rows.classes,
+        dataset.labels.len(),
+    );
     Ok(Comparison {
         float: Some(candle),
-        float_device: Some(evaluate::measure("testing the float file", &float.engine()?, &test, threads, progress)?),
-        int8: evaluate::measure("testing the int8 file", &int8.engine()?, &test, threads, progress)?,
+        float_device: Some(evaluate::measure(
+            "testing the float file",
+            &float.engine()?,
+            &test,
+            threads,
+            progress,
+        )?),
+        int8: evaluate::measure(
+            "testing the int8 file",
+            &int8.engine()?,
+            &test,
+            threads,
+            progress,
+        )?,
     })
 }
 
 /// The temperature that calibrates the int8 file's scores on the validation photos.
-fn temperature(int8: &Exported, dataset: &Dataset, threads: usize, progress: &Progress) -> Result<f32> {
+fn temperature(
+    int8: &Exported,
+    dataset: &Dataset,
+    threads: usize,
+    progress: &Progress,
+) -> Result<f32> {
     let validation = evaluate::listed(dataset, &dataset.indices(Split::Validation));
-    let evaluation = evaluate::measure("calibrating the scores", &int8.engine()?, &validation, threads, progress)?;
+    let evaluation = evaluate::measure(
+        "calibrating the scores",
+        &int8.engine()?,
+        &validation,
+        threads,
+        progress,
+    )?;
     let targets: Vec<usize> = evaluation.predictions.iter().map(|p| p.truth).collect();
-    let logits: Vec<Vec<f32>> = evaluation.predictions.into_iter().map(|p| p.logits).collect();
+    let logits: Vec<Vec<f32>> = evaluation
+        .predictions
+        .into_iter()
+        .map(|p| p.logits)
+        .collect();
     Ok(metrics::temperature(&logits, &targets))
 }
 
@@ -277,7 +392,14 @@ fn card_metrics(comparison: &Comparison) -> Option<Metrics> {
 }
 
 fn probes(engine: &Engine, preprocess: &Preprocess) -> Result<Vec<Probe>> {
-    (0..PROBES).map(|seed| Ok(Probe { seed, logits: engine.logits(&Probe::pixels(seed, preprocess))? })).collect()
+    (0..PROBES)
+        .map(|seed| {
+            Ok(Probe {
+                seed,
+                logits: engine.logits(&Probe::pixels(seed, preprocess))?,
+            })
+        })
+        .collect()
 }
 
 fn provenance(options: &Options, backbone: &Backbone, dataset: &Dataset) -> Provenance {
@@ -295,8 +417,12 @@ fn provenance(options: &Options, backbone: &Backbone, dataset: &Dataset) -> Prov
 
 /// Seconds since 1970, or `SOURCE_DATE_EPOCH` where a build has to be repeated to the bit.
 fn created() -> u64 {
-    let given = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|seconds| seconds.parse().ok());
+    let given = std::env::var("SOURCE_DATE_EPOCH")
+        .ok()
+        .and_then(|seconds| seconds.parse().ok());
     given.unwrap_or_else(|| {
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |elapsed| elapsed.as_secs())
     })
 }

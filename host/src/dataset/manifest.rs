@@ -14,14 +14,25 @@ pub fn manifest_tsv(dataset: &Dataset) -> Result<String> {
     let mut text = String::from("path\tlabel\tsplit\tcontent_hash\tgroup\n");
     for photo in &dataset.photos {
         let absolute = std::path::absolute(&photo.path).context("the current folder")?;
-        let path = absolute.to_str().ok_or_else(|| Error::new(format!("`{}` is not Unicode", absolute.display())).hint("rename the file"))?;
+        let path = absolute.to_str().ok_or_else(|| {
+            Error::new(format!("`{}` is not Unicode", absolute.display())).hint("rename the file")
+        })?;
         let label = dataset.labels.get(photo.class).unwrap_or_default();
-        if [path, label].iter().any(|field| field.contains(['\t', '\n', '\r'])) {
-            return Err(Error::new(format!("`{path}` or its label holds a tab or a line break")).hint("rename the file or folder"));
+        if [path, label]
+            .iter()
+            .any(|field| field.contains(['\t', '\n', '\r']))
+        {
+            return Err(
+                Error::new(format!("`{path}` or its label holds a tab or a line break"))
+                    .hint("rename the file or folder"),
+            );
         }
         let side = photo.split.map_or("train", super::Split::name);
         let hash = hex(&photo.content_hash);
-        text.push_str(&format!("{path}\t{label}\t{side}\t{hash}\t{}\n", &hash[..16]));
+        text.push_str(&format!(
+            "{path}\t{label}\t{side}\t{hash}\t{}\n",
+            &hash[..16]
+        ));
     }
     Ok(text)
 }
@@ -29,8 +40,17 @@ pub fn manifest_tsv(dataset: &Dataset) -> Result<String> {
 /// SHA-256 over label, side and content hash of every photo, in an order that file names do not change.
 #[must_use]
 pub fn manifest_digest(dataset: &Dataset) -> [u8; 32] {
-    let mut rows: Vec<(usize, &str, [u8; 32])> =
-        dataset.photos.iter().map(|photo| (photo.class, photo.split.map_or("", super::Split::name), photo.content_hash)).collect();
+    let mut rows: Vec<(usize, &str, [u8; 32])> = dataset
+        .photos
+        .iter()
+        .map(|photo| {
+            (
+                photo.class,
+                photo.split.map_or("", super::Split::name),
+                photo.content_hash,
+            )
+        })
+        .collect();
     rows.sort_unstable();
     let mut bytes = Vec::new();
     for label in dataset.labels.iter() {

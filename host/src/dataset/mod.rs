@@ -85,7 +85,9 @@ impl Dataset {
     /// The indices of the photos on one side.
     #[must_use]
     pub fn indices(&self, side: Split) -> Vec<usize> {
-        (0..self.photos.len()).filter(|&i| self.photos[i].split == Some(side)).collect()
+        (0..self.photos.len())
+            .filter(|&i| self.photos[i].split == Some(side))
+            .collect()
     }
 
     /// The classes of the photos at `indices`.

@@ -32,13 +32,24 @@ pub fn split(dataset: &mut Dataset, percentages: Percentages) -> Result<()> {
     }
     let given = dataset.photos.iter().any(|photo| photo.split.is_some());
     if given {
-        dataset.photos.iter_mut().for_each(|photo| photo.split = photo.split.or(Some(Split::Train)));
+        dataset
+            .photos
+            .iter_mut()
+            .for_each(|photo| photo.split = photo.split.or(Some(Split::Train)));
         if dataset.indices(Split::Validation).is_empty() {
-            assign(dataset, Percentages { testing: 0, ..percentages });
+            assign(
+                dataset,
+                Percentages {
+                    testing: 0,
+                    ..percentages
+                },
+            );
             dataset.warnings.push("the given split has no validation side: a part of the training photos takes its place".into());
         }
         if dataset.indices(Split::Test).is_empty() {
-            dataset.warnings.push("the given split has no test side: no accuracy will be measured".into());
+            dataset
+                .warnings
+                .push("the given split has no test side: no accuracy will be measured".into());
         }
     } else {
         assign(dataset, percentages);
@@ -51,16 +62,27 @@ fn assign(dataset: &mut Dataset, percentages: Percentages) {
     let mut by_class: BTreeMap<usize, BTreeMap<[u8; 32], Vec<usize>>> = BTreeMap::new();
     for (index, photo) in dataset.photos.iter().enumerate() {
         if matches!(photo.split, None | Some(Split::Train)) {
-            by_class.entry(photo.class).or_default().entry(photo.content_hash).or_default().push(index);
+            by_class
+                .entry(photo.class)
+                .or_default()
+                .entry(photo.content_hash)
+                .or_default()
+                .push(index);
         }
     }
     for (class, by_hash) in by_class {
         let distinct = by_hash.len();
         let testing = part(distinct, percentages.testing, 2);
-        let validation = part(distinct, percentages.validation, if testing > 0 { 3 } else { 2 });
+        let validation = part(
+            distinct,
+            percentages.validation,
+            if testing > 0 { 3 } else { 2 },
+        );
         if percentages.testing > 0 && testing == 0 {
             let label = dataset.labels.get(class).unwrap_or_default();
-            dataset.warnings.push(format!("`{label}` has too few photos to test on"));
+            dataset
+                .warnings
+                .push(format!("`{label}` has too few photos to test on"));
         }
         for (rank, copies) in by_hash.into_values().enumerate() {
             let side = if rank < testing {
@@ -70,7 +92,9 @@ fn assign(dataset: &mut Dataset, percentages: Percentages) {
             } else {
                 Split::Train
             };
-            copies.into_iter().for_each(|index| dataset.photos[index].split = Some(side));
+            copies
+                .into_iter()
+                .for_each(|index| dataset.photos[index].split = Some(side));
         }
     }
 }
@@ -78,7 +102,11 @@ fn assign(dataset: &mut Dataset, percentages: Percentages) {
 /// The share of `count`, rounded, and at least one where the class has `least` photos and a share is wanted.
 fn part(count: usize, percent: u32, least: usize) -> usize {
     let share = (count * percent as usize + 50) / 100;
-    if percent > 0 && count >= least { share.max(1) } else { 0 }
+    if percent > 0 && count >= least {
+        share.max(1)
+    } else {
+        0
+    }
 }
 
 #[cfg(test)]
@@ -96,22 +124,48 @@ mod tests {
         for (class, &count) in counts.iter().enumerate() {
             for i in 0..count {
                 let content_hash = graft_shared::digest::sha256(format!("{class} {i}").as_bytes());
-                photos.push(Photo { path: PathBuf::from(format!("{class}/{i}")), class, content_hash, split: None });
+                photos.push(Photo {
+                    path: PathBuf::from(format!("{class}/{i}")),
+                    class,
+                    content_hash,
+                    split: None,
+                });
             }
         }
-        let labels = Labels::new((0..counts.len()).map(|c| format!("class {c}")).collect()).unwrap();
-        Dataset { labels, photos, refused: Vec::new(), warnings: Vec::new() }
+        let labels =
+            Labels::new((0..counts.len()).map(|c| format!("class {c}")).collect()).unwrap();
+        Dataset {
+            labels,
+            photos,
+            refused: Vec::new(),
+            warnings: Vec::new(),
+        }
     }
 
-    const TEN: Percentages = Percentages { validation: 10, testing: 10 };
+    const TEN: Percentages = Percentages {
+        validation: 10,
+        testing: 10,
+    };
 
     #[test]
     fn every_class_is_on_every_side() {
         let mut data = dataset(&[3, 10, 100]);
         split(&mut data, TEN).unwrap();
         for (class, expected) in [(0, [1, 1, 1]), (1, [8, 1, 1]), (2, [80, 10, 10])] {
-            let count = |side| data.indices(side).iter().filter(|&&i| data.photos[i].class == class).count();
-            assert_eq!([count(Split::Train), count(Split::Validation), count(Split::Test)], expected);
+            let count = |side| {
+                data.indices(side)
+                    .iter()
+                    .filter(|&&i| data.photos[i].class == class)
+                    .count()
+            };
+            assert_eq!(
+                [
+                    count(Split::Train),
+                    count(Split::Validation),
+                    count(Split::Test)
+                ],
+                expected
+            );
         }
     }
 
@@ -131,12 +185,24 @@ mod tests {
         data.photos[0].split = Some(Split::Test);
         data.photos[1].split = Some(Split::Validation);
         split(&mut data, TEN).unwrap();
-        assert_eq!((data.indices(Split::Test), data.indices(Split::Validation)), (vec![0], vec![1]));
+        assert_eq!(
+            (data.indices(Split::Test), data.indices(Split::Validation)),
+            (vec![0], vec![1])
+        );
         assert_eq!(data.indices(Split::Train).len(), 78);
     }
 
     #[test]
     fn nothing_left_to_train_on_is_an_error() {
-        assert!(split(&mut dataset(&[4, 4]), Percentages { validation: 50, testing: 50 }).is_err());
+        assert!(
+            split(
+                &mut dataset(&[4, 4]),
+                Percentages {
+                    validation: 50,
+                    testing: 50
+                }
+            )
+            .is_err()
+        );
     }
 }

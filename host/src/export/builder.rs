@@ -5,8 +5,8 @@ use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
 use tract_onnx::pb::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
-    type_proto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
+    TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
 };
 
 use super::Signature;
@@ -30,13 +30,22 @@ pub(super) enum Attribute {
 
 impl Builder {
     /// Adds `operator` with one output, named like the node, and returns the output's name.
-    pub(super) fn node(&mut self, operator: &str, name: &str, inputs: &[&str], attributes: Vec<(&str, Attribute)>) -> String {
+    pub(super) fn node(
+        &mut self,
+        operator: &str,
+        name: &str,
+        inputs: &[&str],
+        attributes: Vec<(&str, Attribute)>,
+    ) -> String {
         self.nodes.push(NodeProto {
             input: inputs.iter().map(|input| (*input).to_owned()).collect(),
             output: vec![name.to_owned()],
             name: name.to_owned(),
             op_type: operator.to_owned(),
-            attribute: attributes.into_iter().map(|(name, value)| attribute(name, value)).collect(),
+            attribute: attributes
+                .into_iter()
+                .map(|(name, value)| attribute(name, value))
+                .collect(),
             ..Default::default()
         });
         name.to_owned()
@@ -44,13 +53,19 @@ impl Builder {
 
     /// Adds a constant of f32 values; no dimension makes a scalar.
     pub(super) fn floats(&mut self, name: String, dims: &[usize], values: &[f32]) -> String {
-        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let bytes = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
         self.constant(name, DataType::Float, dims, bytes)
     }
 
     /// Adds a constant of i32 values.
     pub(super) fn ints(&mut self, name: String, dims: &[usize], values: &[i32]) -> String {
-        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let bytes = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
         self.constant(name, DataType::Int32, dims, bytes)
     }
 
@@ -65,7 +80,13 @@ impl Builder {
         self.constant(name, DataType::Uint8, &[], vec![value])
     }
 
-    fn constant(&mut self, name: String, data_type: DataType, dims: &[usize], raw_data: Vec<u8>) -> String {
+    fn constant(
+        &mut self,
+        name: String,
+        data_type: DataType,
+        dims: &[usize],
+        raw_data: Vec<u8>,
+    ) -> String {
         self.initializers.push(TensorProto {
             dims: dims.iter().map(|dim| *dim as i64).collect(),
             data_type: data_type as i32,
@@ -81,7 +102,10 @@ impl Builder {
         let image = [1, signature.height, signature.width, 3];
         let model = ModelProto {
             ir_version: IR_VERSION,
-            opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
+            opset_import: vec![OperatorSetIdProto {
+                domain: String::new(),
+                version: OPSET,
+            }],
             producer_name: "graft".to_owned(),
             producer_version: env!("CARGO_PKG_VERSION").to_owned(),
             graph: Some(GraphProto {
@@ -99,10 +123,17 @@ impl Builder {
 }
 
 fn attribute(name: &str, value: Attribute) -> AttributeProto {
-    let mut attribute = AttributeProto { name: name.to_owned(), ..Default::default() };
+    let mut attribute = AttributeProto {
+        name: name.to_owned(),
+        ..Default::default()
+    };
     match value {
-        Attribute::Integer(integer) => (attribute.r#type, attribute.i) = (AttributeType::Int as i32, integer),
-        Attribute::Integers(integers) => (attribute.r#type, attribute.ints) = (AttributeType::Ints as i32, integers),
+        Attribute::Integer(integer) => {
+            (attribute.r#type, attribute.i) = (AttributeType::Int as i32, integer)
+        }
+        Attribute::Integers(integers) => {
+            (attribute.r#type, attribute.ints) = (AttributeType::Ints as i32, integers)
+        }
     }
     attribute
 }
@@ -110,9 +141,22 @@ fn attribute(name: &str, value: Attribute) -> AttributeProto {
 fn value(name: &str, data_type: DataType, dims: &[usize]) -> ValueInfoProto {
     let dim = dims
         .iter()
-        .map(|dim| Dimension { value: Some(dimension::Value::DimValue(*dim as i64)), ..Default::default() })
+        .map(|dim| Dimension {
+            value: Some(dimension::Value::DimValue(*dim as i64)),
+            ..Default::default()
+        })
         .collect();
-    let tensor = type_proto::Tensor { elem_type: data_type as i32, shape: Some(TensorShapeProto { dim }) };
-    let r#type = Some(TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..Default::default() });
-    ValueInfoProto { name: name.to_owned(), r#type, ..Default::default() }
+    let tensor = type_proto::Tensor {
+        elem_type: data_type as i32,
+        shape: Some(TensorShapeProto { dim }),
+    };
+    let r#type = Some(TypeProto {
+        value: Some(type_proto::Value::TensorType(tensor)),
+        ..Default::default()
+    });
+    ValueInfoProto {
+        name: name.to_owned(),
+        r#type,
+        ..Default::default()
+    }
 }

@@ -81,7 +81,10 @@ impl Calibration {
     #[must_use]
     pub fn channel_means(&self, node: usize) -> Vec<f64> {
         let seen = &self.seen[node];
-        seen.channel_sums.iter().map(|sum| sum / seen.values_per_channel.max(1) as f64).collect()
+        seen.channel_sums
+            .iter()
+            .map(|sum| sum / seen.values_per_channel.max(1) as f64)
+            .collect()
     }
 }
 
@@ -90,30 +93,49 @@ fn affine(low: f64, high: f64) -> Affine {
     let (low, high) = (low.min(0.0), high.max(0.0));
     let scale = ((high - low) / STEPS).max(1e-8);
     let zero_point = (-low / scale).round_ties_even().clamp(0.0, STEPS) as u8;
-    Affine { scale: scale as f32, zero_point }
+    Affine {
+        scale: scale as f32,
+        zero_point,
+    }
 }
 
 /// Runs the folded `graph` twice over batches of normalised images `[n, 3, H, W]`, calling `advance` after each.
 ///
 /// # Errors
 /// When there is no batch, or an activation is not finite.
-pub fn calibrate(graph: &Graph, batches: &[Tensor], advance: &dyn Fn(usize)) -> Result<Calibration> {
+pub fn calibrate(
+    graph: &Graph,
+    batches: &[Tensor],
+    advance: &dyn Fn(usize),
+) -> Result<Calibration> {
     if batches.is_empty() {
         return Err(Error::new("no image to calibrate on"));
     }
     let mut seen: Vec<Seen> = graph
         .nodes
         .iter()
-        .map(|_| Seen { low: 0.0, high: 0.0, counts: vec![0; BINS], channel_sums: Vec::new(), values_per_channel: 0 })
+        .map(|_| Seen {
+            low: 0.0,
+            high: 0.0,
+            counts: vec![0; BINS],
+            channel_sums: Vec::new(),
+            values_per_channel: 0,
+        })
         .collect();
     for batch in batches {
-        graph.forward(batch, &mut |node, activation| seen[node].widen(&graph.nodes[node].name, activation))?;
+        graph.forward(batch, &mut |node, activation| {
+            seen[node].widen(&graph.nodes[node].name, activation)
+        })?;
         advance(batch.dims().first().copied().unwrap_or(0));
     }
     for batch in batches {
         graph.forward(batch, &mut |node, activation| {
             // The input's code is given by the pixels, the logits stay f32.
-            if matches!(graph.nodes[node].op, Op::Input | Op::Linear(_)) { Ok(()) } else { seen[node].count(activation) }
+            if matches!(graph.nodes[node].op, Op::Input | Op::Linear(_)) {
+                Ok(())
+            } else {
+                seen[node].count(activation)
+            }
         })?;
         advance(batch.dims().first().copied().unwrap_or(0));
     }
@@ -121,24 +143,35 @@ pub fn calibrate(graph: &Graph, batches: &[Tensor], advance: &dyn Fn(usize)) -> 
 }
 
 fn values(activation: &Tensor) -> Result<Vec<f32>> {
-    activation.flatten_all().and_then(|flat| flat.to_vec1()).context("reading an activation")
+    activation
+        .flatten_all()
+        .and_then(|flat| flat.to_vec1())
+        .context("reading an activation")
 }
 
 impl Seen {
     fn widen(&mut self, name: &str, activation: &Tensor) -> Result<()> {
         let values = values(activation)?;
         let &[images, channels, ..] = activation.dims() else {
-            return Err(Error::new(format!("activation `{name}` has shape {:?}", activation.dims())));
+            return Err(Error::new(format!(
+                "activation `{name}` has shape {:?}",
+                activation.dims()
+            )));
         };
         let plane = values.len() / (channels * images).max(1);
         self.channel_sums.resize(channels, 0.0);
         let planes: Vec<(f32, f32, f32)> = values
             .par_chunks_exact(plane.max(1))
-            .map(|plane| plane.iter().fold((0.0, 0.0, 0.0), |(low, high, sum), v| (v.min(low), v.max(high), sum + v)))
+            .map(|plane| {
+                plane.iter().fold((0.0, 0.0, 0.0), |(low, high, sum), v| {
+                    (v.min(low), v.max(high), sum + v)
+                })
+            })
             .collect();
         for (index, (low, high, sum)) in planes.into_iter().enumerate() {
             if !sum.is_finite() {
-                return Err(Error::new(format!("activation `{name}` is not finite")).hint("the weights are damaged or training diverged"));
+                return Err(Error::new(format!("activation `{name}` is not finite"))
+                    .hint("the weights are damaged or training diverged"));
             }
             (self.low, self.high) = (self.low.min(low), self.high.max(high));
             self.channel_sums[index % channels] += f64::from(sum);
@@ -159,8 +192,14 @@ impl Seen {
                 }
                 counts
             })
-            .reduce(|| vec![0; BINS], |a, b| a.iter().zip(b).map(|(a, b)| a + b).collect());
-        self.counts.iter_mut().zip(counts).for_each(|(total, count)| *total += count);
+            .reduce(
+                || vec![0; BINS],
+                |a, b| a.iter().zip(b).map(|(a, b)| a + b).collect(),
+            );
+        self.counts
+            .iter_mut()
+            .zip(counts)
+            .for_each(|(total, count)| *total += count);
         Ok(())
     }
 
@@ -173,10 +212,21 @@ impl Seen {
         let spare = (total as f64 * (1.0 - PERCENTILE)) as u64;
         let skipped = |counts: &mut dyn Iterator<Item = &u64>| {
             let mut passed = 0;
-            counts.take_while(|&&n| { passed += n; passed <= spare }).count()
+            counts
+                .take_while(|&&n| {
+                    passed += n;
+                    passed <= spare
+                })
+                .count()
         };
-        let (left, right) = (skipped(&mut self.counts.iter()), skipped(&mut self.counts.iter().rev()));
-        (f64::from(self.low) + left as f64 * self.bin_width(), f64::from(self.high) - right as f64 * self.bin_width())
+        let (left, right) = (
+            skipped(&mut self.counts.iter()),
+            skipped(&mut self.counts.iter().rev()),
+        );
+        (
+            f64::from(self.low) + left as f64 * self.bin_width(),
+            f64::from(self.high) - right as f64 * self.bin_width(),
+        )
     }
 
     /// Tries cuts of up to 60 % of each end, the lower end first.
@@ -184,10 +234,20 @@ impl Seen {
         let (low, high) = (f64::from(self.low), f64::from(self.high));
         let cut = |i: usize| 1.0 - 0.6 * i as f64 / CUTS as f64;
         let best = |ranges: Vec<(f64, f64)>| {
-            ranges.into_iter().map(|range| (self.squared_error(range), range)).fold((f64::INFINITY, (low, high)), |best, next| if next.0 < best.0 { next } else { best }).1
+            ranges
+                .into_iter()
+                .map(|range| (self.squared_error(range), range))
+                .fold((f64::INFINITY, (low, high)), |best, next| {
+                    if next.0 < best.0 { next } else { best }
+                })
+                .1
         };
         let (_, high) = best((0..CUTS).map(|i| (low, high * cut(i))).collect());
-        if low < 0.0 { best((0..CUTS).map(|i| (low * cut(i), high)).collect()) } else { (low, high) }
+        if low < 0.0 {
+            best((0..CUTS).map(|i| (low * cut(i), high)).collect())
+        } else {
+            (low, high)
+        }
     }
 
     /// The mean squared difference of the histogram's values from their codes in the range: within it a step's rounding
@@ -201,7 +261,11 @@ impl Seen {
             let value = f64::from(self.low) + (bin as f64 + 0.5) * width;
             let beyond = (least - value).max(value - most).max(0.0);
             let holds_zero = value.abs() <= 0.5 * width;
-            let rounding = if beyond > 0.0 || holds_zero { 0.0 } else { scale * scale / 12.0 };
+            let rounding = if beyond > 0.0 || holds_zero {
+                0.0
+            } else {
+                scale * scale / 12.0
+            };
             count as f64 * (beyond * beyond + rounding)
         });
         total.sum::<f64>()
@@ -217,8 +281,14 @@ mod tests {
         for (low, high) in [(0.0, 6.0), (-1.5, 3.0), (1.0, 2.0), (-4.0, -1.0)] {
             let code = affine(low, high);
             let reaches = |byte: f64| f64::from(code.scale) * (byte - f64::from(code.zero_point));
-            assert!(reaches(0.0) <= low.min(0.0) + f64::from(code.scale), "{low} {code:?}");
-            assert!(reaches(255.0) >= high.max(0.0) - f64::from(code.scale), "{high} {code:?}");
+            assert!(
+                reaches(0.0) <= low.min(0.0) + f64::from(code.scale),
+                "{low} {code:?}"
+            );
+            assert!(
+                reaches(255.0) >= high.max(0.0) - f64::from(code.scale),
+                "{high} {code:?}"
+            );
         }
     }
 
@@ -227,8 +297,18 @@ mod tests {
         let mut counts = vec![0; BINS];
         counts[..100].iter_mut().for_each(|n| *n = 100_000);
         counts[BINS - 1] = 1;
-        let seen = Seen { low: 0.0, high: 20.48, counts, channel_sums: vec![], values_per_channel: 0 };
+        let seen = Seen {
+            low: 0.0,
+            high: 20.48,
+            counts,
+            channel_sums: vec![],
+            values_per_channel: 0,
+        };
         assert!(seen.percentile().1 < 1.1, "{:?}", seen.percentile());
-        assert!(seen.least_squared_error().1 < 15.0, "{:?}", seen.least_squared_error());
+        assert!(
+            seen.least_squared_error().1 < 15.0,
+            "{:?}",
+            seen.least_squared_error()
+        );
     }
 }

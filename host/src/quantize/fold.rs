@@ -17,9 +17,15 @@ pub fn fold(graph: &Graph) -> Result<Graph> {
             Op::Conv(conv) => Op::Conv(fold_conv(conv)?),
             other => other.clone(),
         };
-        Ok(Node { name: node.name.clone(), op, inputs: node.inputs.clone() })
+        Ok(Node {
+            name: node.name.clone(),
+            op,
+            inputs: node.inputs.clone(),
+        })
     });
-    Ok(Graph { nodes: nodes.collect::<Result<_>>()? })
+    Ok(Graph {
+        nodes: nodes.collect::<Result<_>>()?,
+    })
 }
 
 fn fold_conv(conv: &Conv) -> Result<Conv> {
@@ -32,11 +38,20 @@ fn fold_conv(conv: &Conv) -> Result<Conv> {
         None => (conv.weight.clone(), bias),
         Some(norm) => {
             let [gamma, beta, mean, variance] =
-                [&norm.weight, &norm.bias, &norm.mean, &norm.variance].map(|tensor| tensor.to_dtype(DType::F64));
+                [&norm.weight, &norm.bias, &norm.mean, &norm.variance]
+                    .map(|tensor| tensor.to_dtype(DType::F64));
             let factor = (gamma? / (variance? + norm.epsilon)?.sqrt()?)?;
-            let weight = conv.weight.to_dtype(DType::F64)?.broadcast_mul(&factor.reshape((channels, 1, 1, 1))?)?;
+            let weight = conv
+                .weight
+                .to_dtype(DType::F64)?
+                .broadcast_mul(&factor.reshape((channels, 1, 1, 1))?)?;
             (weight, (beta? + ((bias - mean?)? * factor)?)?)
         }
     };
-    Ok(Conv { weight: weight.to_dtype(DType::F32)?, bias: Some(bias.to_dtype(DType::F32)?), batch_norm: None, ..conv.clone() })
+    Ok(Conv {
+        weight: weight.to_dtype(DType::F32)?,
+        bias: Some(bias.to_dtype(DType::F32)?),
+        batch_norm: None,
+        ..conv.clone()
+    })
 }

@@ -17,7 +17,12 @@ const MAX_WEIGHT: f64 = 127.0;
 ///
 /// # Errors
 /// When a weight or bias is not finite, or a bias does not fit an i32 at its scale.
-pub fn quantize(graph: &Graph, calibration: &Calibration, method: Method, input: Affine) -> Result<QuantizedGraph> {
+pub fn quantize(
+    graph: &Graph,
+    calibration: &Calibration,
+    method: Method,
+    input: Affine,
+) -> Result<QuantizedGraph> {
     let mut nodes: Vec<QuantizedNode> = Vec::with_capacity(graph.nodes.len());
     for (index, node) in graph.nodes.iter().enumerate() {
         let source = node.inputs.first().copied().unwrap_or(0);
@@ -32,8 +37,11 @@ pub fn quantize(graph: &Graph, calibration: &Calibration, method: Method, input:
                 if conv.activation == Activation::Relu6 {
                     output.scale = output.scale.min((6.0 / 255.0) as f32);
                 }
-                let (channels, inputs, height, width) = conv.weight.dims4().context("a convolution's weight")?;
-                let bias = conv.bias.as_ref().ok_or_else(|| Error::new(format!("`{}` has no bias: fold BatchNorm first", node.name)))?;
+                let (channels, inputs, height, width) =
+                    conv.weight.dims4().context("a convolution's weight")?;
+                let bias = conv.bias.as_ref().ok_or_else(|| {
+                    Error::new(format!("`{}` has no bias: fold BatchNorm first", node.name))
+                })?;
                 let means = calibration.channel_means(source);
                 // Output channel c of a grouped convolution reads the input channels of its group.
                 let group_of = |c: usize| c / (channels / conv.groups) * inputs;
@@ -51,29 +59,63 @@ pub fn quantize(graph: &Graph, calibration: &Calibration, method: Method, input:
             Op::Linear(linear) => {
                 let means = calibration.channel_means(source);
                 QuantizedOp::Linear {
-                    weights: round(&node.name, &linear.weight, &linear.bias, read.scale, |_, i| means[i])?,
+                    weights: round(
+                        &node.name,
+                        &linear.weight,
+                        &linear.bias,
+                        read.scale,
+                        |_, i| means[i],
+                    )?,
                     inputs: linear.weight.dim(1).context("the head's weight")?,
                 }
             }
         };
-        nodes.push(QuantizedNode { name: node.name.clone(), op, inputs: node.inputs.clone(), output });
+        nodes.push(QuantizedNode {
+            name: node.name.clone(),
+            op,
+            inputs: node.inputs.clone(),
+            output,
+        });
     }
     Ok(QuantizedGraph { nodes })
 }
 
 /// Rounds weights `[output channels, …]`; `mean_of(c, i)` is the mean of what weight `i` of channel `c` is multiplied by.
-fn round(name: &str, weight: &Tensor, bias: &Tensor, input_scale: f32, mean_of: impl Fn(usize, usize) -> f64) -> Result<Weights> {
-    let bias = bias.to_vec1::<f32>().with_context(|| format!("the bias of `{name}`"))?;
+fn round(
+    name: &str,
+    weight: &Tensor,
+    bias: &Tensor,
+    input_scale: f32,
+    mean_of: impl Fn(usize, usize) -> f64,
+) -> Result<Weights> {
+    let bias = bias
+        .to_vec1::<f32>()
+        .with_context(|| format!("the bias of `{name}`"))?;
     let channels = bias.len();
-    let weight = weight.flatten_all().and_then(|flat| flat.to_vec1::<f32>()).with_context(|| format!("the weight of `{name}`"))?;
-    let mut weights = Weights { values: Vec::with_capacity(weight.len()), scales: Vec::new(), biases: Vec::new() };
-    for (channel, (row, &bias)) in weight.chunks_exact(weight.len() / channels.max(1)).zip(&bias).enumerate() {
+    let weight = weight
+        .flatten_all()
+        .and_then(|flat| flat.to_vec1::<f32>())
+        .with_context(|| format!("the weight of `{name}`"))?;
+    let mut weights = Weights {
+        values: Vec::with_capacity(weight.len()),
+        scales: Vec::new(),
+        biases: Vec::new(),
+    };
+    for (channel, (row, &bias)) in weight
+        .chunks_exact(weight.len() / channels.max(1))
+        .zip(&bias)
+        .enumerate()
+    {
         let largest = row.iter().fold(0.0f32, |most, w| most.max(w.abs()));
         // A channel of zeros still needs a scale at which its bias fits.
-        let scale = (f64::from(largest) / MAX_WEIGHT).max(f64::from(bias.abs()) / (f64::from(input_scale) * 1e9)).max(1e-12) as f32;
+        let scale = (f64::from(largest) / MAX_WEIGHT)
+            .max(f64::from(bias.abs()) / (f64::from(input_scale) * 1e9))
+            .max(1e-12) as f32;
         let mut shift = 0.0;
         for (i, &w) in row.iter().enumerate() {
-            let rounded = (f64::from(w) / f64::from(scale)).round_ties_even().clamp(-MAX_WEIGHT, MAX_WEIGHT);
+            let rounded = (f64::from(w) / f64::from(scale))
+                .round_ties_even()
+                .clamp(-MAX_WEIGHT, MAX_WEIGHT);
             shift += (rounded * f64::from(scale) - f64::from(w)) * mean_of(channel, i);
             weights.values.push(rounded as i8);
         }
