@@ -254,9 +254,8 @@ impl Standardise {
     }
 
     fn apply(&self, rows: &Tensor) -> TensorResult<Tensor> {
-        Ok(rows
-            .broadcast_sub(&self.mean)?
-            .broadcast_div(&self.deviation)?)
+        rows.broadcast_sub(&self.mean)?
+            .broadcast_div(&self.deviation)
     }
 
     /// Weight `[classes, dimension]` and bias `[classes]` that give raw bottlenecks the solution's logits.
