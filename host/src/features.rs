@@ -210,11 +210,8 @@ impl Store {
         let (mut offset, mut sound_end) = (HEADER_LEN, HEADER_LEN);
         while read_whole(&mut reader, &mut record)? {
             let next = offset + record.len() as u64;
-            let (content, checksum) = record.split_at(record.len() - CHECKSUM_LEN);
-            if sha256(content)[..CHECKSUM_LEN] == *checksum
-                && let Some(content_hash) = content.first_chunk()
-            {
-                self.offsets.insert(*content_hash, offset);
+            if let Some(content_hash) = sound(&record) {
+                self.offsets.insert(content_hash, offset);
                 sound_end = next;
             }
             offset = next;
@@ -267,6 +264,13 @@ impl Store {
             .seek(SeekFrom::Start(offset))
             .and_then(|_| self.file.read_exact(&mut record))
             .with_context(|| format!("reading {}", self.path.display()))?;
+        if sound(&record) != Some(*content_hash) {
+            return Err(Error::new(format!(
+                "{} was damaged while it was being used",
+                self.path.display()
+            ))
+            .hint("run again: what is damaged is computed anew"));
+        }
         let (numbers, _) = record[HASH_LEN..record.len() - CHECKSUM_LEN].as_chunks();
         values.extend(numbers.iter().map(|number| f32::from_le_bytes(*number)));
         Ok(())
@@ -288,6 +292,15 @@ impl Store {
             )
         })
     }
+}
+
+/// The photo's hash in a record whose checksum is right.
+fn sound(record: &[u8]) -> Option<[u8; HASH_LEN]> {
+    let (content, checksum) = record.split_last_chunk::<CHECKSUM_LEN>()?;
+    if sha256(content)[..CHECKSUM_LEN] != *checksum {
+        return None;
+    }
+    content.first_chunk().copied()
 }
 
 /// Fills `record`; false at the end of the file, a part of a record included.
@@ -433,5 +446,59 @@ mod tests {
         let mut store = Store::open_key(folder.path(), KEY, 3).unwrap();
         assert_eq!(store.photos(), 20);
         assert_eq!(values(&mut store, 5), record(5).1);
+    }
+
+    /// Extraction from nothing, from the store, in another order, and with files that are of no use.
+    #[test]
+    fn rows_follow_the_items_and_come_from_the_store_the_second_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let backbone = crate::backbone::testing::tiny();
+        let preprocess = backbone.preprocess().unwrap();
+        let mut items: Vec<Item> = (0..21)
+            .map(|number| {
+                let path = folder.path().join(format!("{number}.png"));
+                image::RgbImage::from_fn(20 + number, 17, |x, y| {
+                    image::Rgb([(x * number) as u8, (x * y) as u8, (y * 13) as u8])
+                })
+                .save(&path)
+                .unwrap();
+                let content_hash = sha256(&fs::read(&path).unwrap());
+                Item { content_hash, path }
+            })
+            .collect();
+        fs::write(&items[4].path, b"changed since").unwrap();
+        fs::write(&items[9].path, b"no picture").unwrap();
+        items[9].content_hash = sha256(b"no picture");
+
+        let done = std::sync::atomic::AtomicUsize::new(0);
+        let count = |photos| {
+            done.fetch_add(photos, std::sync::atomic::Ordering::Relaxed);
+        };
+        let extract = |items: &[Item]| {
+            let mut store = Store::open(folder.path(), &backbone, &preprocess).unwrap();
+            super::extract(&backbone, &preprocess, items, &mut store, &count).unwrap()
+        };
+        let first = extract(&items);
+        let refused: Vec<usize> = first.refused.iter().map(|(index, _)| *index).collect();
+        assert_eq!(refused, [4, 9]);
+        assert!(first.refused[0].1.line().contains("changed"));
+        items.remove(9);
+        items.remove(4);
+        let first = first.matrix.to_vec2::<f32>().unwrap();
+        assert_eq!(first.len(), items.len());
+        for (row, item) in first.iter().zip(&items) {
+            let picture = preprocess.apply(&fs::read(&item.path).unwrap()).unwrap();
+            let alone = backbone.bottlenecks(&[picture]).unwrap();
+            assert_eq!(alone.to_vec2::<f32>().unwrap(), [row.clone()]);
+        }
+        assert_eq!(done.load(std::sync::atomic::Ordering::Relaxed), 21);
+
+        items
+            .iter()
+            .for_each(|item| fs::remove_file(&item.path).unwrap());
+        items.reverse();
+        let mut second = extract(&items).matrix.to_vec2::<f32>().unwrap();
+        second.reverse();
+        assert_eq!(second, first);
     }
 }

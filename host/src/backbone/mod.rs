@@ -144,3 +144,80 @@ impl Backbone {
             .forward_to(self.bottleneck, &input, &mut |_, _| Ok(()))
     }
 }
+
+/// A backbone for tests, small enough to run thousands of times.
+#[cfg(test)]
+pub(crate) mod testing {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::nn::testing::pseudo_random;
+    use crate::nn::{Activation, Conv, Linear, Node, Op, Padding};
+
+    /// One convolution for inputs of 16 pixels, bottlenecks of 5 values.
+    pub(crate) fn tiny() -> Backbone {
+        let conv = Conv {
+            weight: pseudo_random(&[5, 3, 3, 3], 1),
+            bias: None,
+            batch_norm: None,
+            stride: 2,
+            padding: Padding::same(16, 16, 3, 2),
+            groups: 1,
+            activation: Activation::Relu6,
+        };
+        let classifier = Linear {
+            weight: pseudo_random(&[2, 5], 2),
+            bias: pseudo_random(&[2], 3),
+        };
+        let ops = [
+            Op::Input,
+            Op::Conv(conv),
+            Op::GlobalAveragePool,
+            Op::Linear(classifier),
+        ];
+        let nodes = ops
+            .into_iter()
+            .enumerate()
+            .map(|(index, op)| Node {
+                name: format!("node{index}"),
+                op,
+                inputs: index.checked_sub(1).into_iter().collect(),
+            })
+            .collect();
+        let spec = registry::all().unwrap().remove(0);
+        Backbone::new(Graph { nodes }, 16, [0; 32], spec).unwrap()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn pixels_become_planes_in_units_of_std() {
+        let backbone = testing::tiny();
+        let mut picture = Pixels {
+            width: 16,
+            height: 16,
+            data: vec![127; 16 * 16 * 3],
+        };
+        picture.data[..3].copy_from_slice(&[255, 0, 63]);
+        let planes = backbone.normalise(&[picture.clone()]).unwrap();
+        assert_eq!(planes.dims(), [1, 3, 16, 16]);
+        let values = planes.flatten_from(2).unwrap().squeeze(0).unwrap();
+        let values = values.to_vec2::<f32>().unwrap();
+        let first: Vec<f32> = values.iter().map(|plane| plane[0]).collect();
+        assert_eq!(first, [1.0, -127.0 / 128.0, -0.5]);
+        assert!(
+            values
+                .iter()
+                .all(|plane| plane[1..].iter().all(|&value| value == 0.0))
+        );
+
+        picture.width = 15;
+        let report = backbone.normalise(&[picture]).unwrap_err().report();
+        assert!(report.contains("15x16"), "{report}");
+    }
+}
