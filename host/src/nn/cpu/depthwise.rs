@@ -154,13 +154,12 @@ impl<const KERNEL: usize, const STRIDE: usize> WithSimd for Plane<'_, KERNEL, ST
         let (blocks, _) = blocks.as_chunks_mut::<VECTORS>();
         for (index, sums) in blocks.iter_mut().take(run.div_ceil(block)).enumerate() {
             let mut totals = [simd.splat_f32s(0.0); VECTORS];
-            for tap_y in 0..KERNEL {
-                for tap_x in 0..KERNEL {
+            for (tap_y, weights) in weights.iter().enumerate() {
+                for (tap_x, &weight) in weights.iter().enumerate() {
                     let plane = tap_y % STRIDE * STRIDE + tap_x % STRIDE;
                     let offset =
                         plane * phase.len() + tap_y / STRIDE * phase.width + tap_x / STRIDE;
                     let (values, _) = S::as_simd_f32s(&padded[offset + index * block..][..block]);
-                    let weight = weights[tap_y][tap_x];
                     for (total, &value) in totals.iter_mut().zip(values) {
                         *total = simd.mul_add_f32s(weight, value, *total);
                     }
