@@ -489,7 +489,7 @@ mod tests {
         for (row, item) in first.iter().zip(&items) {
             let picture = preprocess.apply(&fs::read(&item.path).unwrap()).unwrap();
             let alone = backbone.bottlenecks(&[picture]).unwrap();
-            assert_eq!(alone.to_vec2::<f32>().unwrap(), [row.clone()]);
+            assert_eq!(alone.to_vec2::<f32>().unwrap(), std::slice::from_ref(row));
         }
         assert_eq!(done.load(std::sync::atomic::Ordering::Relaxed), 21);
 

@@ -11,10 +11,10 @@ use graft::commands::{self, Done};
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Train(arguments) => commands::train(arguments),
-        Command::Evaluate(arguments) => commands::evaluate(&arguments),
-        Command::Label(arguments) => commands::label(&arguments),
-        Command::Demo(arguments) => commands::demo(arguments),
+        Command::Train(arguments) => commands::train::run(arguments),
+        Command::Evaluate(arguments) => commands::evaluate::run(&arguments),
+        Command::Label(arguments) => commands::label::run(&arguments),
+        Command::Demo(arguments) => commands::demo::run(arguments),
     };
     match done {
         Ok(Done::Fine) => ExitCode::SUCCESS,
