@@ -2,7 +2,7 @@
 
 use insta::assert_snapshot;
 
-use crate::support::{Dir, Finished, graft, graft_device};
+use crate::support::{Dir, Finished, TestCommand, graft, graft_device};
 
 /// A help text that fits a screen.
 fn help(finished: Finished) -> String {
@@ -21,7 +21,7 @@ fn graft_device_help() {
     assert_snapshot!("graft-device", help(graft_device(&dir).arg("--help").run()));
     for command in ["label", "eval", "preprocess", "info", "bench", "verify"] {
         let text = help(graft_device(&dir).args([command, "--help"]).run());
-        assert_snapshot!(format!("graft-device {command}"), text);
+        assert_snapshot!(format!("graft-device-{command}"), text);
     }
 }
 
@@ -31,16 +31,23 @@ fn graft_help() {
     assert_snapshot!("graft", help(graft(&dir).arg("--help").run()));
     for command in ["train", "evaluate", "label"] {
         let text = graft(&dir).args([command, "--help"]).stdout();
-        assert_snapshot!(format!("graft {command}"), text);
+        assert_snapshot!(format!("graft-{command}"), text);
     }
 }
 
 #[test]
 fn versions_name_the_program_and_its_features() {
     let dir = Dir::new();
-    assert_snapshot!(graft_device(&dir).arg("--version").stdout(), @"");
-    let version = graft(&dir).arg("--version").stdout();
-    assert!(version.starts_with("graft 0.1.0"), "{version}");
+    let device = graft_device(&dir).arg("--version").stdout();
+    let host = graft(&dir).arg("--version").stdout();
+    assert_snapshot!("versions", device + &host);
+}
+
+/// What a command says on standard error when it can't run, below the command itself.
+fn refused(program: &str, command: TestCommand, arguments: &[&str]) -> String {
+    let finished = command.args(arguments).run().expect_code(2);
+    assert_eq!(finished.stdout, "");
+    format!("$ {program} {}\n{}\n", arguments.join(" "), finished.stderr)
 }
 
 #[test]
@@ -48,15 +55,37 @@ fn graft_device_errors() {
     let dir = Dir::new();
     dir.write("notes.txt", "not a model");
     dir.write("empty.onnx", "");
-    let refused = |arguments: &[&str]| {
-        let finished = graft_device(&dir).args(arguments).run().expect_code(2);
-        assert_eq!(finished.stdout, "");
-        finished.stderr
-    };
-    assert_snapshot!(refused(&["label", "missing.onnx", "a.jpg"]), @"");
-    assert_snapshot!(refused(&["info", "notes.txt"]), @"");
-    assert_snapshot!(refused(&["info", "empty.onnx"]), @"");
-    assert_snapshot!(refused(&["label", "missing.onnx"]), @"");
-    assert_snapshot!(refused(&["label", "m.onnx", "a.jpg", "--threshold", "50"]), @"");
-    assert_snapshot!(refused(&["label", "m.onnx", "a.jpg", "--tpo", "3"]), @"");
+    let said: String = [
+        &["label", "missing.onnx", "a.jpg"][..],
+        &["info", "notes.txt"],
+        &["info", "empty.onnx"],
+        &["label", "model.onnx"],
+        &["label", "model.onnx", "a.jpg", "--threshold", "50"],
+        &["label", "model.onnx", "a.jpg", "--tpo", "3"],
+        &["lable", "model.onnx", "a.jpg"],
+    ]
+    .map(|arguments| refused("graft-device", graft_device(&dir), arguments))
+    .concat();
+    assert_snapshot!("graft-device-errors", said);
+}
+
+#[test]
+fn graft_errors() {
+    let dir = Dir::new();
+    std::fs::create_dir(dir.path("empty")).unwrap();
+    dir.write("one/cat/a.jpg", "");
+    dir.write("no-header.tsv", "a.jpg\tcat\n");
+    let said: String = [
+        &["train", "missing"][..],
+        &["train", "empty"],
+        &["train", "one"],
+        &["train", "no-header.tsv"],
+        &["train", "one", "--backbone", "inception_v3"],
+        &["train", "one", "--epohcs", "3"],
+        &["label", "a.jpg"],
+        &["evaluate", "missing.onnx", "one"],
+    ]
+    .map(|arguments| refused("graft", graft(&dir), arguments))
+    .concat();
+    assert_snapshot!("graft-errors", said);
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use graft_engine::Engine;
 
-use crate::support::{Dir, data, graft_device, make_pictures, python, skip, trained};
+use crate::support::{Dir, data, graft_device, python, trained};
 
 /// The pixels that the model sees of each picture, written by `graft-device preprocess`.
 fn preprocessed(dir: &Dir, pictures: &[PathBuf]) -> Vec<PathBuf> {

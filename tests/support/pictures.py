@@ -1,7 +1,7 @@
 """Makes label folders of small pictures, the same on every run: python3 pictures.py FOLDER LABELS IMAGES
 
-Each label is a pattern (its angle and its colours), each picture a variation of it in size, shift, contrast and noise.
-Most are JPEG of several qualities and chroma samplings, every eighth is PNG, and some carry an EXIF orientation.
+Each label is a shape and a colour on a random background, each picture a variation in size, place and tint. Most are
+JPEG of several qualities and chroma samplings, every eighth is PNG, and some carry an EXIF orientation.
 """
 
 import pathlib
@@ -10,20 +10,34 @@ import sys
 import numpy as np
 from PIL import Image
 
-NAMES = ["gänseblümchen", "lily of the valley", "rose", "tulip", "violet", "poppy"]
+NAMES = ["gänseblümchen", "lily of the valley", "rose", "tulip"]
+
+
+def field(random: np.random.Generator, height: int, width: int, cells: int) -> np.ndarray:
+    """Random colours, `cells` across, bicubic between them: [height, width, 3]."""
+    colours = random.integers(0, 256, size=(cells, cells, 3), dtype=np.uint8)
+    resized = Image.fromarray(colours).resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(resized, dtype=float)
 
 
 def picture(label: int, index: int) -> Image.Image:
     random = np.random.default_rng([label, index])
     height, width = random.integers(90, 260, size=2)
-    y, x = np.mgrid[0:height, 0:width] / 100.0
-    angle = label * 0.7 + random.normal(0, 0.08)
-    wave = np.sin((x * np.cos(angle) + y * np.sin(angle)) * (12 + 6 * (label % 3)) + random.uniform(0, 6))
-    disc = ((x - x.mean()) ** 2 + (y - y.mean()) ** 2) < 0.1 * (1 + label % 2)
-    phase = np.array([0.0, 2.1, 4.2]) + label * 1.1 + random.normal(0, 0.15, 3)
-    colour = 128 + 90 * np.sin(phase)
-    pixels = colour + wave[..., None] * random.uniform(20, 50) + disc[..., None] * (60 * np.cos(phase))
-    pixels += random.normal(0, 6, pixels.shape)
+    pixels = 0.7 * field(random, height, width, 3) + 0.3 * field(random, height, width, 12)
+    y, x = np.mgrid[0:height, 0:width] / min(height, width)
+    x -= x.max() / 2 + random.normal(0, 0.06)
+    y -= y.max() / 2 + random.normal(0, 0.06)
+    radius = np.hypot(x, y)
+    angle = np.arctan2(y, x) + random.uniform(0, 6.3)
+    size = random.uniform(0.25, 0.45)
+    petals = radius < size * (0.6 + 0.4 * np.cos(12 * angle))
+    stripes = (radius < size) & (np.sin(40 * x) > 0)
+    rings = (radius < size) & (np.sin(60 * radius) > 0)
+    rhombus = abs(x) + abs(y) < size
+    shape = [petals, stripes, rings, rhombus][label]
+    colour = 128 + 110 * np.sin(np.array([0.0, 2.1, 4.2]) + label * 1.1 + random.normal(0, 0.2, 3))
+    pixels[shape] = 0.2 * pixels[shape] + 0.8 * colour
+    pixels += random.normal(0, 4, pixels.shape)
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
