@@ -80,7 +80,6 @@ fn graft_errors() {
         &["train", "empty"],
         &["train", "one"],
         &["train", "no-header.tsv"],
-        &["train", "one", "--backbone", "inception_v3"],
         &["train", "one", "--epohcs", "3"],
         &["label", "a.jpg"],
         &["evaluate", "missing.onnx", "one"],
