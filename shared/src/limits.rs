@@ -15,6 +15,15 @@ pub const MAX_PROGRESSIVE_PIXELS: u64 = 24_000_000;
 /// may have half the pixels.
 pub const MAX_DECODED_BYTES: usize = 256 << 20;
 
+/// Bytes that decoding an image may take beside [`DECODING_BYTES_PER_PIXEL`]: 32 MiB. With the program itself that stays
+/// below 40 MiB.
+pub const DECODING_BYTES: u64 = 32 << 20;
+
+/// Bytes a pixel that decoding an image may take, its result among them: 9, what a progressive JPEG needs. Where a decoder
+/// needs more (16-bit TIFF; WebP with lossy colours and alpha, or animated), the image must be so small that
+/// [`DECODING_BYTES`] hold the rest.
+pub const DECODING_BYTES_PER_PIXEL: u64 = 9;
+
 /// Pixels along one side of an image: 65,535, the most that a JPEG header can say.
 pub const MAX_IMAGE_SIDE: u32 = 65_535;
 
