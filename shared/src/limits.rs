@@ -27,9 +27,13 @@ pub const DECODING_BYTES_PER_PIXEL: u64 = 9;
 /// Pixels along one side of an image: 65,535, the most that a JPEG header can say.
 pub const MAX_IMAGE_SIDE: u32 = 65_535;
 
-/// Scans of a progressive JPEG: 100. Encoders write about 10; each scan walks over the whole image, so that a small
-/// file with thousands would run for minutes.
+/// Scans of a progressive JPEG: 100. Each walks over the whole image, so that a small file with thousands would run for
+/// minutes.
 pub const MAX_JPEG_SCANS: usize = 100;
+
+/// Pixels that the scans of a progressive JPEG may walk over, one scan after the other: 480 million, 20 scans of the
+/// largest. Encoders write about 10.
+pub const MAX_JPEG_SCANNED_PIXELS: usize = 480_000_000;
 
 /// Bytes that the PNG decoder may hold beside the pixels (palette, colour profile, text): 16 MiB. Compressed text
 /// expands a thousandfold.

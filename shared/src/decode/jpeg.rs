@@ -12,7 +12,10 @@ use zune_jpeg::JpegDecoder;
 use super::orientation::oriented;
 use super::samples::check_pixels;
 use crate::error::{Context, Result};
-use crate::limits::{MAX_IMAGE_PIXELS, MAX_IMAGE_SIDE, MAX_JPEG_SCANS, MAX_PROGRESSIVE_PIXELS};
+use crate::limits::{
+    MAX_IMAGE_PIXELS, MAX_IMAGE_SIDE, MAX_JPEG_SCANNED_PIXELS, MAX_JPEG_SCANS,
+    MAX_PROGRESSIVE_PIXELS,
+};
 use crate::preprocess::Pixels;
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Pixels> {
@@ -20,7 +23,6 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Pixels> {
         .set_strict_mode(true)
         .set_max_width(MAX_IMAGE_SIDE as usize)
         .set_max_height(MAX_IMAGE_SIDE as usize)
-        .jpeg_set_max_scans(MAX_JPEG_SCANS)
         .jpeg_set_out_colorspace(ColorSpace::RGB);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
     decoder.decode_headers().context("damaged header")?;
@@ -31,6 +33,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Pixels> {
         MAX_IMAGE_PIXELS
     };
     check_pixels(info.width.into(), info.height.into(), most)?;
+    if info.sof.is_progressive() {
+        let pixels = usize::from(info.width) * usize::from(info.height);
+        let scans = MAX_JPEG_SCANS.min(MAX_JPEG_SCANNED_PIXELS / pixels);
+        let options = decoder.options().jpeg_set_max_scans(scans);
+        decoder.set_options(options);
+    }
     let data = decoder.decode().context("damaged or cut off")?;
     let orientation = info
         .exif_data

@@ -55,11 +55,10 @@ pub fn decode(image_file: &[u8]) -> Result<Pixels> {
         Format::Tiff => ("TIFF", tiff::decode),
         Format::Empty => return Err(Error::new("the image file is empty")),
         Format::Other(other) => {
-            return Err(Error::new(format!(
-                "{} not supported, only {READ}",
-                other.are()
-            ))
-            .hint(other.hint()));
+            return Err(
+                Error::new(format!("{} not supported, only {READ}", other.are()))
+                    .hint(other.hint()),
+            );
         }
         Format::Unknown => return Err(Error::new(format!("this is not an image: not {READ}"))),
     };

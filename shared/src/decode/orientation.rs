@@ -9,7 +9,12 @@ use crate::preprocess::Pixels;
 ///
 /// # Errors
 /// When the data does not match the size.
-pub(super) fn oriented(width: u32, height: u32, data: Vec<u8>, orientation: Orientation) -> Result<Pixels> {
+pub(super) fn oriented(
+    width: u32,
+    height: u32,
+    data: Vec<u8>,
+    orientation: Orientation,
+) -> Result<Pixels> {
     let (width, height) = (width as usize, height as usize);
     let image = Pixels {
         width,
@@ -58,4 +63,47 @@ pub(super) fn oriented(width: u32, height: u32, data: Vec<u8>, orientation: Orie
         height,
         data,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn pixel(image: &Pixels, x: usize, y: usize) -> &[u8] {
+        &image.data[(y * image.width + x) * 3..][..3]
+    }
+
+    /// Orientation by its definition, on an image larger than a tile.
+    #[test]
+    fn every_pixel_is_where_its_orientation_says() {
+        let (width, height) = (75_usize, 43_usize);
+        let data: Vec<u8> = (0..width * height * 3)
+            .map(|index| (index * 7 / 3) as u8)
+            .collect();
+        let stored = Pixels {
+            width,
+            height,
+            data: data.clone(),
+        };
+        for number in 1..=8 {
+            let orientation = Orientation::from_exif(number).unwrap();
+            let shown = oriented(75, 43, data.clone(), orientation).unwrap();
+            for y in 0..shown.height {
+                for x in 0..shown.width {
+                    let (column, row) = match number {
+                        1 => (x, y),
+                        2 => (width - 1 - x, y),
+                        3 => (width - 1 - x, height - 1 - y),
+                        4 => (x, height - 1 - y),
+                        5 => (y, x),
+                        6 => (y, height - 1 - x),
+                        7 => (width - 1 - y, height - 1 - x),
+                        _ => (width - 1 - y, x),
+                    };
+                    assert_eq!(pixel(&shown, x, y), pixel(&stored, column, row));
+                }
+            }
+        }
+    }
 }

@@ -22,16 +22,19 @@ const RAW_COMPRESSIONS: [u32; 4] = [32_767, 32_770, 34_713, 65_535];
 /// The old and the new way of JPEG in TIFF.
 const JPEG_COMPRESSIONS: [u32; 2] = [6, 7];
 
+const CONVERT: &str = "convert the image to JPEG or PNG first: `magick image.tif image.png`";
+
 pub(super) fn decode(bytes: &[u8]) -> Result<Pixels> {
     // Its decoder would fill damaged data up with grey, and take any size that the JPEG inside says.
     if first_value(bytes, COMPRESSION).is_some_and(|kind| JPEG_COMPRESSIONS.contains(&kind)) {
         return Err(
-            Error::new("TIFF images with JPEG compression are not supported")
-                .hint("convert the image to JPEG or PNG first: `magick image.tif image.png`"),
+            Error::new("TIFF images with JPEG compression are not supported").hint(CONVERT),
         );
     }
-    let mut decoder = TiffDecoder::new(Cursor::new(bytes)).with_context(|| {
-        "damaged header, or a kind of TIFF that is not supported; `magick image.tif image.png` may convert it"
+    let mut decoder = TiffDecoder::new(Cursor::new(bytes)).map_err(|error| {
+        Error::new("damaged header, or a kind of TIFF that is not supported")
+            .hint(CONVERT)
+            .source(error)
     })?;
     let (width, height) = decoder.dimensions();
     check_pixels(width.into(), height.into(), MAX_IMAGE_PIXELS)?;

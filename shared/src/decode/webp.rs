@@ -5,8 +5,8 @@
 
 use std::io::Cursor;
 
-use image::codecs::webp::WebPDecoder;
 use image::ImageDecoder;
+use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
 
 use super::samples::{check_memory, check_pixels, read};
