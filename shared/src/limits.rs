@@ -31,13 +31,17 @@ pub const MAX_IMAGE_SIDE: u32 = 65_535;
 /// minutes.
 pub const MAX_JPEG_SCANS: usize = 100;
 
-/// Pixels that the scans of a progressive JPEG may walk over, one scan after the other: 480 million, 20 scans of the
+/// Pixels that the scans of a progressive JPEG may walk over, one scan after the other: 360 million, 15 scans of the
 /// largest. Encoders write about 10.
-pub const MAX_JPEG_SCANNED_PIXELS: usize = 480_000_000;
+pub const MAX_JPEG_SCANNED_PIXELS: usize = 360_000_000;
 
 /// Bytes that the PNG decoder may hold beside the pixels (palette, colour profile, text): 16 MiB. Compressed text
 /// expands a thousandfold.
 pub const MAX_PNG_EXTRA_BYTES: u64 = 16 << 20;
+
+/// Values of one of TIFF's own tags: 262,144, for the offsets of all tiles of 16 x 16 pixels of the largest image. The
+/// decoder takes 32 bytes for each.
+pub const MAX_TIFF_VALUES: u32 = 262_144;
 
 /// Pixels along one side of the model's input: 1,024. The largest backbones of the kind take 600.
 pub const MAX_INPUT_SIDE: u16 = 1_024;

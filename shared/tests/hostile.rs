@@ -11,6 +11,7 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use graft_shared::decode::decode;
@@ -195,6 +196,15 @@ fn peak_memory() -> Option<u64> {
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
 }
 
+/// A clock: the processor time of this thread, where the system says it, so that other programs don't count.
+fn time() -> Duration {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    std::fs::read_to_string("/proc/thread-self/schedstat")
+        .ok()
+        .and_then(|times| times.split(' ').next()?.parse().ok())
+        .map_or_else(|| START.elapsed(), Duration::from_nanos)
+}
+
 #[test]
 fn five_thousand_bad_pictures() {
     for (name, file) in good() {
@@ -207,9 +217,9 @@ fn five_thousand_bad_pictures() {
     let mut reasons: BTreeMap<String, u32> = BTreeMap::new();
     bad(|name, file| {
         count += 1;
-        let start = Instant::now();
+        let start = time();
         let decoded = decode(file);
-        let took = start.elapsed();
+        let took = time().saturating_sub(start);
         assert!(took < Duration::from_secs(1), "{name} took {took:?}");
         if took > slowest.0 {
             slowest = (took, name.to_owned());

@@ -9,8 +9,6 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
-
 use graft_shared::decode::decode;
 use graft_shared::limits::MAX_IMAGE_FILE_BYTES;
 use graft_shared::preprocess::Pixels;
@@ -531,6 +529,13 @@ fn what_would_take_too_much_memory_is_refused() {
     let deep = tiff_image((8_000, 4_000), (16, 4, 2), &[], &[0; 64], false);
     assert!(refused(&deep).contains("TIFF"), "{}", refused(&deep));
 
+    // Text of 4 GB; a million values where three are needed.
+    let text = tiff_image((1, 1), (8, 1, 1), &[(270, 2, u32::MAX, 8)], &[0], false);
+    assert!(refused(&text).contains("tag 270 lie beyond its end"));
+    let many = [(339, 3, 1 << 20, 8)];
+    let many = tiff_image((1, 1), (8, 1, 1), &many, &[0; 1 << 21], false);
+    assert!(refused(&many).contains("tag 339 has 1048576 values"));
+
     // EXIF data of 4 GB.
     let mut exif = webp(&[
         (b"VP8X", &webp_canvas(8, 40, 24)),
@@ -583,11 +588,9 @@ fn compressed_text_and_profiles_are_not_inflated() {
         with(b"iTXt", b"a\0\x01\0\0\0"),
         with(b"iCCP", b"a\0\0"),
     ] {
-        let before = Instant::now();
         if let Ok(image) = decode(&file) {
             assert_eq!(image.data, [1, 1, 1, 2, 2, 2]);
         }
-        assert!(before.elapsed() < Duration::from_secs(1));
     }
 }
 

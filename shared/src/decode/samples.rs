@@ -1,12 +1,12 @@
 //! What `image`'s decoders give -> RGB8, and the limits on size and memory.
 
 use image::metadata::Orientation;
-use image::{ColorType, ImageDecoder, Limits};
+use image::{ColorType, ImageDecoder};
 
 use super::orientation::oriented;
 use crate::error::{Context, Error, Result};
 use crate::limits::{
-    DECODING_BYTES, DECODING_BYTES_PER_PIXEL, MAX_DECODED_BYTES, MAX_IMAGE_PIXELS, MAX_IMAGE_SIDE,
+    DECODING_BYTES, DECODING_BYTES_PER_PIXEL, MAX_DECODED_BYTES, MAX_IMAGE_PIXELS,
 };
 use crate::preprocess::Pixels;
 
@@ -45,19 +45,8 @@ pub(super) fn check_memory(width: u32, height: u32, bytes_per_pixel: u64) -> Res
     Ok(())
 }
 
-/// Limits for a decoder, beside whose memory lies the buffer for its samples.
-pub(super) fn limits(decoder: &impl ImageDecoder) -> Limits {
-    let (width, height) = decoder.dimensions();
-    let memory = memory(u64::from(width) * u64::from(height));
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_IMAGE_SIDE);
-    limits.max_image_height = Some(MAX_IMAGE_SIDE);
-    limits.max_alloc = Some(memory.saturating_sub(decoder.total_bytes()));
-    limits
-}
-
 /// Bytes that decoding an image of so many pixels may take.
-fn memory(pixels: u64) -> u64 {
+pub(super) fn memory(pixels: u64) -> u64 {
     DECODING_BYTES.saturating_add(DECODING_BYTES_PER_PIXEL.saturating_mul(pixels))
 }
 
