@@ -15,16 +15,33 @@ pub const MAX_PROGRESSIVE_PIXELS: u64 = 24_000_000;
 /// may have half the pixels.
 pub const MAX_DECODED_BYTES: usize = 256 << 20;
 
+/// Bytes that decoding an image may take beside [`DECODING_BYTES_PER_PIXEL`]: 32 MiB. With the program itself that stays
+/// below 40 MiB.
+pub const DECODING_BYTES: u64 = 32 << 20;
+
+/// Bytes a pixel that decoding an image may take, its result among them: 9, what a progressive JPEG needs. Where a decoder
+/// needs more (16-bit TIFF; WebP with lossy colours and alpha, or animated), the image must be so small that
+/// [`DECODING_BYTES`] hold the rest.
+pub const DECODING_BYTES_PER_PIXEL: u64 = 9;
+
 /// Pixels along one side of an image: 65,535, the most that a JPEG header can say.
 pub const MAX_IMAGE_SIDE: u32 = 65_535;
 
-/// Scans of a progressive JPEG: 100. Encoders write about 10; each scan walks over the whole image, so that a small
-/// file with thousands would run for minutes.
+/// Scans of a progressive JPEG: 100. Each walks over the whole image, so that a small file with thousands would run for
+/// minutes.
 pub const MAX_JPEG_SCANS: usize = 100;
+
+/// Pixels that the scans of a progressive JPEG may walk over, one scan after the other: 360 million, 15 scans of the
+/// largest. Encoders write about 10.
+pub const MAX_JPEG_SCANNED_PIXELS: usize = 360_000_000;
 
 /// Bytes that the PNG decoder may hold beside the pixels (palette, colour profile, text): 16 MiB. Compressed text
 /// expands a thousandfold.
 pub const MAX_PNG_EXTRA_BYTES: u64 = 16 << 20;
+
+/// Values of one of TIFF's own tags: 262,144, for the offsets of all tiles of 16 x 16 pixels of the largest image. The
+/// decoder takes 32 bytes for each.
+pub const MAX_TIFF_VALUES: u32 = 262_144;
 
 /// Pixels along one side of the model's input: 1,024. The largest backbones of the kind take 600.
 pub const MAX_INPUT_SIDE: u16 = 1_024;

@@ -1,0 +1,66 @@
+//! Image file -> RGB8, by content: what the file is, its decoder, its orientation.
+//!
+//! | module | duty |
+//! |---|---|
+//! | `format` | what a file is, by its first bytes; what to do with one that is not read |
+//! | `contain` | a decoder's panic becomes an error |
+//! | `jpeg` | JPEG, through `zune-jpeg`: the same bits with and without SIMD and on every CPU |
+//! | `png`, `webp`, `gif`, `bmp`, `tiff` | the others, through `image` |
+//! | `samples` | what `image`'s decoders give -> RGB8; limits on size and memory |
+//! | `orientation` | the image as its EXIF orientation says to show it |
+
+mod bmp;
+mod contain;
+mod format;
+mod gif;
+mod jpeg;
+mod orientation;
+mod png;
+mod samples;
+mod tiff;
+mod webp;
+
+use crate::error::{Context, Error, Result};
+use crate::limits::MAX_IMAGE_FILE_BYTES;
+use crate::preprocess::Pixels;
+
+use self::contain::contained;
+use self::format::{Format, READ};
+
+/// Decodes an image file, whatever its name, to RGB8 as a viewer shows it: JPEG, PNG, WebP, GIF, BMP or TIFF.
+///
+/// EXIF orientation is applied. Grey becomes three equal channels, CMYK is converted without a colour profile, 16-bit
+/// samples are rounded to 8, and what is transparent is laid on white. Of several images in a file the first counts.
+/// Colour profiles are not applied.
+///
+/// # Errors
+/// When the file is empty, too large, of another format, damaged or cut off, or announces more pixels than
+/// [`MAX_IMAGE_PIXELS`](crate::limits::MAX_IMAGE_PIXELS) or than can be decoded in
+/// [`DECODING_BYTES`](crate::limits::DECODING_BYTES): that is read from its header, before anything is decoded. A panic
+/// inside a decoder is an error too, and prints nothing.
+pub fn decode(image_file: &[u8]) -> Result<Pixels> {
+    if image_file.len() > MAX_IMAGE_FILE_BYTES {
+        return Err(Error::new(format!(
+            "the image file has {} bytes, at most {MAX_IMAGE_FILE_BYTES} are possible",
+            image_file.len()
+        ))
+        .hint("convert the image to JPEG first, or scale it down"));
+    }
+    let (name, decoder): (_, fn(&[u8]) -> Result<Pixels>) = match format::of(image_file) {
+        Format::Jpeg => ("JPEG", jpeg::decode),
+        Format::Png => ("PNG", png::decode),
+        Format::WebP => ("WebP", webp::decode),
+        Format::Gif => ("GIF", gif::decode),
+        Format::Bmp => ("BMP", bmp::decode),
+        Format::Tiff => ("TIFF", tiff::decode),
+        Format::Empty => return Err(Error::new("the image file is empty")),
+        Format::Other(other) => {
+            return Err(
+                Error::new(format!("{} not supported, only {READ}", other.are()))
+                    .hint(other.hint()),
+            );
+        }
+        Format::Unknown => return Err(Error::new(format!("this is not an image: not {READ}"))),
+    };
+    contained(|| decoder(image_file)).with_context(|| format!("can't decode the {name} image"))
+}
