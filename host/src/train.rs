@@ -277,8 +277,14 @@ fn earlier(dataset: &Dataset, run: &Run, options: &Options) -> Earlier {
         return Earlier::default();
     };
     let settings = [
-        ("testing_percentage", options.percentages.testing.to_string()),
-        ("validation_percentage", options.percentages.validation.to_string()),
+        (
+            "testing_percentage",
+            options.percentages.testing.to_string(),
+        ),
+        (
+            "validation_percentage",
+            options.percentages.validation.to_string(),
+        ),
         ("group_by", options.group_by.name().to_owned()),
     ];
     Earlier::find(runs, &options.source, &settings, dataset)

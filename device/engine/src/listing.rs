@@ -273,9 +273,9 @@ fn parse_tsv(bytes: &[u8], folder: &Path) -> Result<Vec<Photo>> {
         .split(|&byte| byte == b'\n')
         .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
         .enumerate();
-    let header: Vec<&[u8]> = lines
-        .next()
-        .map_or(vec![], |(_, line)| line.split(|&byte| byte == b'\t').collect());
+    let header: Vec<&[u8]> = lines.next().map_or(vec![], |(_, line)| {
+        line.split(|&byte| byte == b'\t').collect()
+    });
     let column = |name: &str| header.iter().position(|column| *column == name.as_bytes());
     let required = |name: &str| {
         column(name).ok_or_else(|| {
@@ -302,9 +302,10 @@ fn parse_tsv(bytes: &[u8], folder: &Path) -> Result<Vec<Photo>> {
             })
         };
         photos.push(Photo {
-            path: folder.join(file_name(value(path, "path")?).with_context(|| {
-                format!("line {}: the path is no UTF-8 text", index + 1)
-            })?),
+            path: folder.join(
+                file_name(value(path, "path")?)
+                    .with_context(|| format!("line {}: the path is no UTF-8 text", index + 1))?,
+            ),
             label: text(label, "label")?,
             split: split.map(|column| text(column, "split")).transpose()?,
             group: match group {
@@ -496,7 +497,10 @@ mod tests {
         #[test]
         fn links_are_followed_and_loops_end() {
             let root = tempfile::tempdir().unwrap();
-            touch(root.path(), &["all/cat/a/1.jpg", "all/dog/2.jpg", "elsewhere/3.jpg"]);
+            touch(
+                root.path(),
+                &["all/cat/a/1.jpg", "all/dog/2.jpg", "elsewhere/3.jpg"],
+            );
             let all = root.path().join("all");
             symlink(root.path().join("elsewhere"), all.join("cat/0linked")).unwrap();
             // The same folder again, under a name that sorts first; a loop to itself, to the source, and above it.
@@ -525,14 +529,18 @@ mod tests {
             let root = tempfile::tempdir().unwrap();
             touch(root.path(), &["photos/cat/1.jpg", "dogs/2.jpg"]);
             symlink("../dogs", root.path().join("photos/dog")).unwrap();
-            assert_eq!(paths(&root.path().join("photos")), ["cat/1.jpg", "dog/2.jpg"]);
+            assert_eq!(
+                paths(&root.path().join("photos")),
+                ["cat/1.jpg", "dog/2.jpg"]
+            );
         }
 
         #[test]
         fn sockets_are_passed_over() {
             let root = tempfile::tempdir().unwrap();
             touch(root.path(), &["cat/1.jpg"]);
-            let _socket = std::os::unix::net::UnixListener::bind(root.path().join("cat/s")).unwrap();
+            let _socket =
+                std::os::unix::net::UnixListener::bind(root.path().join("cat/s")).unwrap();
             assert_eq!(paths(root.path()), ["cat/1.jpg"]);
         }
 
@@ -557,7 +565,10 @@ mod tests {
             fs::create_dir(&folder).unwrap();
             fs::write(folder.join("1.jpg"), b"").unwrap();
             let report = list(root.path()).unwrap_err().report();
-            assert!(report.contains("caf\u{fffd}") && report.contains("rename"), "{report}");
+            assert!(
+                report.contains("caf\u{fffd}") && report.contains("rename"),
+                "{report}"
+            );
         }
     }
 
@@ -566,7 +577,12 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         touch(
             root.path(),
-            &["cat/1.jpg", "cat/site 1/2.jpg", "cat/site 2/2026/3.jpg", "dog/4.jpg"],
+            &[
+                "cat/1.jpg",
+                "cat/site 1/2.jpg",
+                "cat/site 2/2026/3.jpg",
+                "dog/4.jpg",
+            ],
         );
         let groups: Vec<Option<String>> = list(root.path())
             .unwrap()

@@ -75,11 +75,7 @@ fn options(arguments: TrainArguments) -> Result<Options> {
     );
     let group_by = arguments.group_by.unwrap_or_default();
     record("group_by", group_by.name().into(), "none");
-    record(
-        dataset::SOURCE,
-        dataset::source_name(&arguments.source),
-        "",
-    );
+    record(dataset::SOURCE, dataset::source_name(&arguments.source), "");
     record("seed", common.seed.to_string(), "0");
     Ok(Options {
         run: arguments.run,

@@ -82,14 +82,27 @@ mod tests {
             ("cat", "c\u{200b}at", "c\\u{200b}at"),
             ("cat", "\u{feff}cat", "\\u{feff}cat"),
         ] {
-            let report = refuse_alike([a, "dog", b].into_iter()).unwrap_err().report();
-            assert!(report.contains(spelt) && report.contains("hint:"), "{report}");
+            let report = refuse_alike([a, "dog", b].into_iter())
+                .unwrap_err()
+                .report();
+            assert!(
+                report.contains(spelt) && report.contains("hint:"),
+                "{report}"
+            );
         }
     }
 
     #[test]
     fn labels_that_look_different_are_fine() {
-        let labels = ["cat", "Cat", "caf\u{e9}", "cafe", "x2", "x\u{b2}", "\u{732b}"];
+        let labels = [
+            "cat",
+            "Cat",
+            "caf\u{e9}",
+            "cafe",
+            "x2",
+            "x\u{b2}",
+            "\u{732b}",
+        ];
         let warnings = refuse_alike(labels.into_iter()).unwrap();
         assert_eq!(warnings.len(), 1);
         assert!(warnings[0].contains("`Cat` and `cat`"), "{}", warnings[0]);

@@ -242,7 +242,10 @@ fn find(dataset: &Dataset, seen: &[Seen]) -> Check {
         }),
         two_labels: places(&sets, &|set| differ(set, |index| photos[index].class)),
         leaks: places(&sets, &|set| {
-            let sides: BTreeSet<_> = set.iter().filter_map(|&index| photos[index].split).collect();
+            let sides: BTreeSet<_> = set
+                .iter()
+                .filter_map(|&index| photos[index].split)
+                .collect();
             sides.len() > 1
         }),
         warnings: Vec::new(),
@@ -278,7 +281,10 @@ fn warnings(check: &Check, dataset: &Dataset) -> Vec<String> {
             check.near_duplicates.len(),
             "sets of near-duplicates: each will be on one side of the split",
         ),
-        (check.two_labels.len(), "sets of (near-)duplicates are under two labels: one of them is wrong"),
+        (
+            check.two_labels.len(),
+            "sets of (near-)duplicates are under two labels: one of them is wrong",
+        ),
         (
             check.leaks.len(),
             "sets of (near-)duplicates are on two sides of the given split: leaks that flatter the accuracy",
@@ -321,9 +327,18 @@ impl Check {
             format!("{}: sharpness {:.1}", blurred.path, blurred.sharpness)
         });
         let set = |set: &Vec<Place>| {
-            let paths: Vec<&str> = set.iter().map(|place| place.path.as_str()).take(SHOWN).collect();
+            let paths: Vec<&str> = set
+                .iter()
+                .map(|place| place.path.as_str())
+                .take(SHOWN)
+                .collect();
             let more = set.len() - paths.len();
-            paths.join("  ") + &if more > 0 { format!("  and {more} more") } else { String::new() }
+            paths.join("  ")
+                + &if more > 0 {
+                    format!("  and {more} more")
+                } else {
+                    String::new()
+                }
         };
         list(&mut text, "exact duplicates", &self.duplicates, set);
         list(&mut text, "near-duplicates", &self.near_duplicates, set);
@@ -353,7 +368,10 @@ fn list<T>(text: &mut String, name: &str, items: &[T], show: impl Fn(&T) -> Stri
         line(text, &format!("  {}", show(item)));
     }
     if items.len() > SHOWN {
-        line(text, &format!("  and {} more (--json has all)", items.len() - SHOWN));
+        line(
+            text,
+            &format!("  and {} more (--json has all)", items.len() - SHOWN),
+        );
     }
 }
 
@@ -396,13 +414,30 @@ mod tests {
         let root = root.path();
         for seed in 0..10 {
             let side = if seed < 8 { "train" } else { "test" };
-            save(root, &format!("{side}/cat/{seed}.png"), &picture(seed, 240, false));
-            save(root, &format!("{side}/dog/{seed}.png"), &picture(100 + seed, 240, false));
+            save(
+                root,
+                &format!("{side}/cat/{seed}.png"),
+                &picture(seed, 240, false),
+            );
+            save(
+                root,
+                &format!("{side}/dog/{seed}.png"),
+                &picture(100 + seed, 240, false),
+            );
         }
         save(root, "train/dog/tiny.png", &picture(200, 60, false));
         save(root, "train/dog/blurred.png", &picture(201, 240, true));
-        fs::copy(root.join("train/cat/1.png"), root.join("train/cat/1 copy.png")).unwrap();
-        let larger = image::imageops::resize(&picture(2, 240, false), 300, 300, image::imageops::FilterType::Triangle);
+        fs::copy(
+            root.join("train/cat/1.png"),
+            root.join("train/cat/1 copy.png"),
+        )
+        .unwrap();
+        let larger = image::imageops::resize(
+            &picture(2, 240, false),
+            300,
+            300,
+            image::imageops::FilterType::Triangle,
+        );
         save(root, "test/cat/larger.png", &larger);
         fs::copy(root.join("train/cat/3.png"), root.join("train/dog/cat.png")).unwrap();
         fs::write(root.join("train/cat/broken.jpg"), b"no picture").unwrap();
@@ -410,13 +445,20 @@ mod tests {
         let progress = Progress::new(true);
         let check = check(scan(root, None, &progress).unwrap(), &progress).unwrap();
         assert_eq!(check.photos, 25);
-        assert_eq!((check.refused.len(), check.tiny.len(), check.blurred.len()), (1, 1, 1));
+        assert_eq!(
+            (check.refused.len(), check.tiny.len(), check.blurred.len()),
+            (1, 1, 1)
+        );
         assert!(check.blurred[0].path.ends_with("blurred.png"));
         assert_eq!(check.duplicates.len(), 2);
         assert_eq!(check.near_duplicates.len(), 1);
         assert_eq!(check.two_labels.len(), 1);
         assert_eq!(check.leaks.len(), 1);
-        assert!(check.leaks[0].iter().any(|place| place.path.ends_with("larger.png")));
+        assert!(
+            check.leaks[0]
+                .iter()
+                .any(|place| place.path.ends_with("larger.png"))
+        );
         let text = check.to_text();
         assert!(text.contains("on two sides of the split: 1"), "{text}");
         assert!(check.to_json().unwrap().contains("\"two_labels\":[["));

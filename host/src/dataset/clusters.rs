@@ -209,7 +209,7 @@ fn linkage(directions: &Directions, members: &[usize]) -> Vec<(usize, usize, f32
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
@@ -254,7 +254,10 @@ mod tests {
             same: 0.0,
         };
         join(&directions, &members, loose, &mut union);
-        assert_eq!((0..20).filter(|&i| union.find(i) == i).count(), MIN_CLUSTERS);
+        assert_eq!(
+            (0..20).filter(|&i| union.find(i) == i).count(),
+            MIN_CLUSTERS
+        );
         let all = Thresholds {
             occasion: 1.0,
             same: 1.0,

@@ -93,7 +93,10 @@ pub fn source_name(source: &Path) -> String {
 }
 
 fn recorded(folder: &Path) -> Option<toml::Table> {
-    fs::read_to_string(folder.join(names::SETTINGS)).ok()?.parse().ok()
+    fs::read_to_string(folder.join(names::SETTINGS))
+        .ok()?
+        .parse()
+        .ok()
 }
 
 /// Reads the columns `split` and `content_hash`; a content on two sides has none.

@@ -66,7 +66,9 @@ fn parse(tiff: &[u8]) -> Option<Shot> {
     };
     let first = reader.u32(4)?;
     let text = |directory, tag| reader.text(directory, tag);
-    let exif = reader.entry(first, 0x8769).and_then(|at| reader.u32(at + 8));
+    let exif = reader
+        .entry(first, 0x8769)
+        .and_then(|at| reader.u32(at + 8));
     let original = exif.and_then(|exif| text(exif, 0x9003));
     let time = original.or_else(|| text(first, 0x0132))?;
     Some(Shot {
@@ -120,7 +122,11 @@ impl Reader<'_> {
             return None;
         }
         let length = self.u32(at + 4)?;
-        let start = if length <= 4 { at + 8 } else { self.u32(at + 8)? };
+        let start = if length <= 4 {
+            at + 8
+        } else {
+            self.u32(at + 8)?
+        };
         let bytes = self.tiff.get(start..start + length)?;
         let text = String::from_utf8_lossy(bytes);
         let text = text.split('\0').next()?.trim().to_owned();
@@ -197,7 +203,12 @@ pub(super) mod tests {
         assert_eq!(shot.seconds, 1_772_323_205);
         assert_eq!(seconds("1970:01:01 00:00:00"), Some(0));
         assert_eq!(seconds("2000:02:29 12:00:00"), Some(951_825_600));
-        for bad in ["0000:00:00 00:00:00", "", "2026:03:01", "    :  :     :  :  "] {
+        for bad in [
+            "0000:00:00 00:00:00",
+            "",
+            "2026:03:01",
+            "    :  :     :  :  ",
+        ] {
             assert_eq!(seconds(bad), None);
         }
     }

@@ -87,7 +87,11 @@ pub(super) fn group_by_directions(
     let classes: Vec<usize> = photos.iter().map(|photo| photo.class).collect();
     if let Some(thresholds) = clusters::thresholds(directions, &classes, &order) {
         let thresholds = Thresholds {
-            occasion: if given { thresholds.same } else { thresholds.occasion },
+            occasion: if given {
+                thresholds.same
+            } else {
+                thresholds.occasion
+            },
             ..thresholds
         };
         let mut by_class = vec![Vec::new(); dataset.labels.len()];
@@ -108,7 +112,10 @@ pub(super) fn group_by_directions(
     });
     let crossing: usize = sets
         .iter()
-        .filter(|set| set.iter().any(|&index| photos[index].split == Some(Split::Train)))
+        .filter(|set| {
+            set.iter()
+                .any(|&index| photos[index].split == Some(Split::Train))
+        })
         .flatten()
         .filter(|&&index| photos[index].split == Some(Split::Test))
         .count();
@@ -127,7 +134,10 @@ pub(super) fn group_by_directions(
         ));
     }
     for set in sets {
-        let first = set.iter().map(|&index| dataset.photos[index].content_hash).min();
+        let first = set
+            .iter()
+            .map(|&index| dataset.photos[index].content_hash)
+            .min();
         for index in set {
             dataset.photos[index].group = first.unwrap_or_default();
         }

@@ -124,7 +124,9 @@ impl IndexCache {
 
 fn parse(bytes: &[u8]) -> Option<Vec<Entry>> {
     let (content, checksum) = bytes.split_last_chunk::<32>()?;
-    let records = content.strip_prefix(MAGIC)?.strip_prefix(&VERSION.to_le_bytes())?;
+    let records = content
+        .strip_prefix(MAGIC)?
+        .strip_prefix(&VERSION.to_le_bytes())?;
     if sha256(content) != *checksum || records.len() % RECORD_LEN != 0 {
         return None;
     }

@@ -118,12 +118,15 @@ fn hash_file(
     folder: &Path,
     cache: Option<&IndexCache>,
 ) -> Result<([u8; 32], Option<Entry>)> {
-    if path.as_os_str().as_encoded_bytes().iter().any(|byte| b"\t\n\r".contains(byte)) {
+    if path
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .any(|byte| b"\t\n\r".contains(byte))
+    {
         return Err(Error::new("its path holds a tab or a line break").hint("rename the file"));
     }
-    let stamp = cache.and_then(|_| {
-        Stamp::of(&folder.join(path), &fs::metadata(path).ok()?)
-    });
+    let stamp = cache.and_then(|_| Stamp::of(&folder.join(path), &fs::metadata(path).ok()?));
     let known = stamp.and_then(|stamp| cache?.get(&stamp).copied());
     if let Some(entry) = known {
         return Ok((entry.content_hash, Some(entry)));
@@ -258,14 +261,24 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         write(root.path(), "caf\u{e9}/1.jpg", b"1");
         write(root.path(), "cafe\u{301}/2.jpg", b"2");
-        let report = scan(root.path(), None, &Progress::new(true)).unwrap_err().report();
-        assert!(report.contains("caf\\u{e9}") && report.contains("cafe\\u{301}"), "{report}");
+        let report = scan(root.path(), None, &Progress::new(true))
+            .unwrap_err()
+            .report();
+        assert!(
+            report.contains("caf\\u{e9}") && report.contains("cafe\\u{301}"),
+            "{report}"
+        );
     }
 
     #[test]
     fn odd_files_are_refused_and_the_others_stay() {
         let root = tempfile::tempdir().unwrap();
-        for name in ["cat/1.jpg", "cat/new\nline.jpg", "dog/2.jpg", "dog/sub/3.jpg"] {
+        for name in [
+            "cat/1.jpg",
+            "cat/new\nline.jpg",
+            "dog/2.jpg",
+            "dog/sub/3.jpg",
+        ] {
             write(root.path(), name, name.as_bytes());
         }
         #[cfg(unix)]
@@ -284,7 +297,10 @@ mod tests {
         let (photos, cache) = (root.path().join("photos"), root.path().join("cache"));
         let past = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
         let age = |name: &str| {
-            let file = fs::File::options().write(true).open(photos.join(name)).unwrap();
+            let file = fs::File::options()
+                .write(true)
+                .open(photos.join(name))
+                .unwrap();
             file.set_modified(past).unwrap();
         };
         let names = ["cat/1.jpg", "cat/2.jpg", "dog/3.jpg"];

@@ -48,7 +48,10 @@ pub fn split(dataset: &mut Dataset, percentages: Percentages, earlier: &Earlier)
             ..percentages
         };
         assign(dataset, no_test, Some(Split::Train));
-        dataset.warnings.push("the given split has no validation side: a part of the training photos takes its place".into());
+        dataset.warnings.push(
+            "the given split has no validation side: a part of the training photos takes its place"
+                .into(),
+        );
     }
     if dataset.indices(Split::Test).is_empty() {
         dataset
@@ -122,8 +125,13 @@ fn assign(dataset: &mut Dataset, percentages: Percentages, from: Option<Split>) 
         }
     }
     for (class, names) in names.iter().enumerate() {
-        let count = |counts: &BTreeMap<_, usize>, side| counts.get(&(class, side)).copied().unwrap_or(0);
-        let open: usize = names.iter().filter_map(|name| groups.get(name)).map(|g| g.size(class)).sum();
+        let count =
+            |counts: &BTreeMap<_, usize>, side| counts.get(&(class, side)).copied().unwrap_or(0);
+        let open: usize = names
+            .iter()
+            .filter_map(|name| groups.get(name))
+            .map(|g| g.size(class))
+            .sum();
         let total = open
             + [Split::Train, Split::Validation, Split::Test]
                 .into_iter()
@@ -131,7 +139,11 @@ fn assign(dataset: &mut Dataset, percentages: Percentages, from: Option<Split>) 
                 .map(|side| count(&counts, Some(side)))
                 .sum::<usize>();
         let testing = part(total, percentages.testing, 2);
-        let validation = part(total, percentages.validation, if testing > 0 { 3 } else { 2 });
+        let validation = part(
+            total,
+            percentages.validation,
+            if testing > 0 { 3 } else { 2 },
+        );
         for (side, wanted, percent) in [
             (Split::Test, testing, percentages.testing),
             (Split::Validation, validation, percentages.validation),
@@ -149,7 +161,9 @@ fn assign(dataset: &mut Dataset, percentages: Percentages, from: Option<Split>) 
             if have == 0 && wanted > 0 && left().count() + trained.min(1) > 1 {
                 // Each group is larger than the side should be: the first that leaves most of the class will do.
                 let fits = |name: &&[u8; 32]| {
-                    groups.get(*name).is_some_and(|group| 2 * group.size(class) <= total)
+                    groups
+                        .get(*name)
+                        .is_some_and(|group| 2 * group.size(class) <= total)
                 };
                 if let Some(name) = left().find(fits).copied() {
                     have += groups.get(&name).map_or(0, |group| group.size(class));
@@ -158,7 +172,11 @@ fn assign(dataset: &mut Dataset, percentages: Percentages, from: Option<Split>) 
             }
             if have == 0 && percent > 0 {
                 let label = dataset.labels.get(class).unwrap_or_default();
-                let doing = if side == Split::Test { "test" } else { "validate" };
+                let doing = if side == Split::Test {
+                    "test"
+                } else {
+                    "validate"
+                };
                 let why = if wanted == 0 {
                     "it has too few photos"
                 } else {
@@ -323,7 +341,10 @@ pub(super) mod tests {
         data.photos[1].split = Some(Split::Train);
         fresh(&mut data);
         assert_eq!(data.indices(Split::Test), [0]);
-        assert_eq!((counts(&data, 0), counts(&data, 1)), ([35, 4, 1], [36, 4, 0]));
+        assert_eq!(
+            (counts(&data, 0), counts(&data, 1)),
+            ([35, 4, 1], [36, 4, 0])
+        );
     }
 
     #[test]
@@ -339,7 +360,11 @@ pub(super) mod tests {
     fn no_burst_crosses() {
         let mut data = dataset(&[250, 250]);
         group_bursts(&mut data, GroupBy::Nothing);
-        assert!(data.warnings[0].starts_with("leak avoided: 500 of 500"), "{:?}", data.warnings);
+        assert!(
+            data.warnings[0].starts_with("leak avoided: 500 of 500"),
+            "{:?}",
+            data.warnings
+        );
         fresh(&mut data);
         for burst in data.photos.chunks(5) {
             assert!(burst.iter().all(|photo| photo.split == burst[0].split));
@@ -428,7 +453,11 @@ pub(super) mod tests {
 
         let mut data = dataset(&[20, 20]);
         for (number, photo) in data.photos.iter_mut().enumerate() {
-            photo.path = PathBuf::from(format!("{}/plant{}_nohash_{number}.jpg", photo.class, number % 5));
+            photo.path = PathBuf::from(format!(
+                "{}/plant{}_nohash_{number}.jpg",
+                photo.class,
+                number % 5
+            ));
         }
         group_by_directions(&mut data, GroupBy::Nothing, &directions);
         assert_eq!(groups(&data), 10);
