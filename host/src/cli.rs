@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::dataset::GroupBy;
 use crate::train::FitName;
 
 /// Puts your own image classifier on a small board: trains it from a folder of photos, one sub-folder per label.
@@ -33,6 +34,8 @@ pub struct Cli {
 pub enum Command {
     /// Train on a folder of photos and export an int8 model
     Train(TrainArguments),
+    /// Look for what is wrong with photos before training on them
+    Check(CheckArguments),
     /// Measure a model on pictures whose labels are known, its float twin beside it
     Evaluate(EvaluateArguments),
     /// Label pictures
@@ -77,6 +80,10 @@ pub struct TrainArguments {
     #[arg(long, value_name = "PERCENT", default_value = "10")]
     pub validation_percentage: u32,
 
+    /// Photos that belong together and stay on one side of the split
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub group_by: Option<GroupBy>,
+
     /// Export nothing below this accuracy of the int8 model on the test photos, from 0 to 1
     #[arg(long, value_name = "FRACTION", value_parser = fraction)]
     pub min_accuracy: Option<f64>,
@@ -112,6 +119,7 @@ impl TrainArguments {
             fit: FitName::Crop,
             testing_percentage: 10,
             validation_percentage: 10,
+            group_by: None,
             min_accuracy: None,
             max_drop: None,
             output_graph: None,
@@ -155,6 +163,29 @@ pub(crate) struct CommonArguments {
 pub enum Recipe {
     /// The head on frozen bottlenecks, to convergence.
     Head,
+}
+
+/// Of `graft check`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Finds files that can't be used, tiny and blurred photos, labels with few photos, duplicates and near-duplicates, \
+duplicates under two labels, and leaks between the sides of a given split. Findings are warnings: exit 0.")]
+pub struct CheckArguments {
+    /// A folder of label folders, or a TSV with the columns `path`, `label` and, if wanted, `split`
+    #[arg(value_name = "DIR|LIST.tsv")]
+    pub source: PathBuf,
+
+    /// Threads to compute with [default: one for each core]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+
+    /// Say nothing on stderr but errors
+    #[arg(long, short)]
+    pub quiet: bool,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Of `graft evaluate`; as `graft-device eval`.

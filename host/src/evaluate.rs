@@ -240,6 +240,7 @@ pub fn listed(dataset: &Dataset, indices: &[usize]) -> Vec<listing::Photo> {
             path: photo.path.clone(),
             label,
             split: None,
+            group: None,
         }
     };
     indices.iter().map(photo).collect()

@@ -12,6 +12,7 @@ use graft::commands::{self, Done};
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Train(arguments) => commands::train::run(arguments),
+        Command::Check(arguments) => commands::check::run(&arguments),
         Command::Evaluate(arguments) => commands::evaluate::run(&arguments),
         Command::Label(arguments) => commands::label::run(&arguments),
         Command::Demo(arguments) => commands::demo::run(arguments),

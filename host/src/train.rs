@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::backbone::{self, Backbone, FetchOptions};
 use crate::classifier::{Classifier, Exported};
-use crate::dataset::{self, Dataset, Percentages, Split};
+use crate::dataset::{self, Dataset, Earlier, GroupBy, Percentages, Split};
 use crate::evaluate::{self, Comparison};
 use crate::features::{self, Store};
 use crate::head::{self, Head, Rows};
@@ -47,6 +47,8 @@ pub struct Options {
     pub fit: FitName,
     /// Parts put aside.
     pub percentages: Percentages,
+    /// What belongs together beside what is found to.
+    pub group_by: GroupBy,
     /// Cache of bottlenecks.
     pub bottleneck_dir: PathBuf,
     /// Where pretrained weights come from.
@@ -94,7 +96,7 @@ pub enum Outcome {
 pub fn train(mut options: Options, progress: &Progress) -> Result<Outcome> {
     let start = Instant::now();
     let mut seconds = Seconds::default();
-    let mut dataset = dataset::scan(&options.source, progress)?;
+    let mut dataset = dataset::scan(&options.source, Some(&options.bottleneck_dir), progress)?;
     let backbone = backbone::load(&options.backbone, None, &options.weights)?;
     let preprocess = Preprocess {
         fit: fit(&backbone, options.fit),
@@ -105,9 +107,13 @@ pub fn train(mut options: Options, progress: &Progress) -> Result<Outcome> {
     let clock = Instant::now();
     let features = bottlenecks(&mut dataset, &backbone, &preprocess, &options, progress)?;
     seconds.features = clock.elapsed().as_secs_f64();
-    dataset::split(&mut dataset, options.percentages)?;
+    dataset::group(&mut dataset, options.group_by, &features.matrix)?;
+    let earlier = earlier(&dataset, &run, &options);
+    dataset::split(&mut dataset, options.percentages, &earlier)?;
     tell_about(&dataset, progress);
-    run.write(names::SPLIT, dataset::manifest_tsv(&dataset)?.as_bytes())?;
+    // The settings first: a split without them would not be found by a later run.
+    run.write(names::SETTINGS, options.settings.to_toml()?.as_bytes())?;
+    run.write(names::SPLIT, &dataset::manifest_tsv(&dataset)?)?;
     run.event(
         &json!({"event": "features", "photos": dataset.photos.len(), "seconds": seconds.features}),
     )?;
@@ -263,6 +269,25 @@ fn bottlenecks(
     Ok(Features {
         matrix: extracted.matrix,
     })
+}
+
+/// The sides of the newest run beside this one that split the same photos in the same way.
+fn earlier(dataset: &Dataset, run: &Run, options: &Options) -> Earlier {
+    let Some(runs) = run.folder().parent() else {
+        return Earlier::default();
+    };
+    let settings = [
+        (
+            "testing_percentage",
+            options.percentages.testing.to_string(),
+        ),
+        (
+            "validation_percentage",
+            options.percentages.validation.to_string(),
+        ),
+        ("group_by", options.group_by.name().to_owned()),
+    ];
+    Earlier::find(runs, &options.source, &settings, dataset)
 }
 
 /// Warnings and refused photos, for people.

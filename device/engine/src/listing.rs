@@ -1,12 +1,14 @@
 //! Which photos to train on or evaluate, with their labels: a folder of label folders, or a TSV.
 //!
-//! A folder: `DIR/<label>/**`, or `DIR/{train,val,test}/<label>/**`. A TSV: a header with the columns `path` (relative
-//! to the TSV) and `label`, and if wanted `split`; further columns are ignored. The order is that of the sorted folders,
-//! or of the rows.
+//! A folder: `DIR/<label>/**`, or `DIR/{train,val,test}/<label>/**`. Links are followed, but no folder is walked twice
+//! for one label, so that a link upwards or sideways ends; what is neither file nor folder is passed over. A TSV: a
+//! header with the columns `path` (relative to the TSV) and `label`, and if wanted `split` and `group`; further columns
+//! are ignored. The order is that of the sorted paths, or of the rows.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use graft_shared::error::{Context, Error, Result};
 
@@ -19,6 +21,8 @@ pub struct Photo {
     pub label: String,
     /// The side of a split that the source puts it on: `train`, `val` or `test` for folders, any word for a TSV.
     pub split: Option<String>,
+    /// Photos that belong together: the sub-folder inside the label folder, or the column `group` of a TSV.
+    pub group: Option<String>,
 }
 
 /// Folders that name the side of a split, and the word for it.
@@ -31,9 +35,6 @@ const SPLIT_FOLDERS: [(&str, &str); 4] = [
 
 /// Names that other programs leave behind; a leading dot is skipped too.
 const SKIPPED: [&str; 4] = ["Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir"];
-
-/// Folders in folders, at most: a link that leads upwards ends here.
-const MAX_DEPTH: usize = 32;
 
 /// All photos of `source`.
 ///
@@ -101,18 +102,34 @@ fn list_folders(source: &Path) -> Result<Vec<Photo>> {
     if !splits.is_empty() && splits.len() == folders.len() {
         for (folder, split) in splits {
             for label in self::folders(folder)? {
-                add_label(&label, Some(split), &mut photos)?;
+                add_label(source, &label, Some(split), &mut photos)?;
             }
         }
     } else {
         for label in &folders {
-            add_label(label, None, &mut photos)?;
+            add_label(source, label, None, &mut photos)?;
         }
     }
     Ok(photos)
 }
 
-fn add_label(folder: &Path, split: Option<&str>, photos: &mut Vec<Photo>) -> Result<()> {
+/// Adds the photos below a label folder, sorted by path. Real folders are walked before links to folders, so that a
+/// photo that both lead to has its own path.
+fn add_label(
+    source: &Path,
+    folder: &Path,
+    split: Option<&str>,
+    photos: &mut Vec<Photo>,
+) -> Result<()> {
+    let mut walk = Walk::new(source, folder)?;
+    walk.real(folder)?;
+    while let Some(link) = walk.links.pop() {
+        walk.real(&link)?;
+    }
+    walk.files.sort_unstable();
+    if walk.files.is_empty() {
+        return Ok(());
+    }
     let label = folder
         .file_name()
         .and_then(OsStr::to_str)
@@ -121,107 +138,195 @@ fn add_label(folder: &Path, split: Option<&str>, photos: &mut Vec<Photo>) -> Res
                 "the folder name `{}` is no UTF-8, so it can't be a label",
                 folder.display()
             )
-        })?;
-    add_files(folder, label, split, MAX_DEPTH, photos)
-}
-
-fn add_files(
-    folder: &Path,
-    label: &str,
-    split: Option<&str>,
-    depth: usize,
-    photos: &mut Vec<Photo>,
-) -> Result<()> {
-    if depth == 0 {
-        return Err(Error::new(format!(
-            "more than {MAX_DEPTH} folders in folders at `{}`",
-            folder.display()
-        ))
-        .hint("does a link lead upwards?"));
-    }
-    for path in entries(folder)? {
-        if path.is_dir() {
-            add_files(&path, label, split, depth - 1, photos)?;
-        } else {
-            photos.push(Photo {
-                path,
-                label: label.to_owned(),
-                split: split.map(str::to_owned),
-            });
-        }
-    }
+        })
+        .map_err(|error| error.hint("rename the folder"))?;
+    photos.extend(walk.files.into_iter().map(|path| Photo {
+        label: label.to_owned(),
+        split: split.map(str::to_owned),
+        group: sub_folder(folder, &path),
+        path,
+    }));
     Ok(())
 }
 
-fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
-    Ok(entries(folder)?
-        .into_iter()
-        .filter(|path| path.is_dir())
-        .collect())
+/// The first folder between a label folder and a file below it.
+fn sub_folder(label: &Path, file: &Path) -> Option<String> {
+    let mut below = file.strip_prefix(label).ok()?.components();
+    match (below.next(), below.next()) {
+        (Some(Component::Normal(name)), Some(_)) => Some(name.to_string_lossy().into_owned()),
+        _ => None,
+    }
 }
 
-/// What is in a folder and is meant to be seen, sorted by name.
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+/// The files below one label folder.
+struct Walk {
+    /// Canonical paths of the folders that are not to be walked (again).
+    seen: HashSet<PathBuf>,
+    /// Links to folders that wait for their turn.
+    links: Vec<PathBuf>,
+    files: Vec<PathBuf>,
+}
+
+impl Walk {
+    /// The folders above the label folder are those that a loop leads to.
+    fn new(source: &Path, label: &Path) -> Result<Self> {
+        let canonical = canonical(source)?;
+        let mut seen: HashSet<PathBuf> = canonical.ancestors().map(Path::to_path_buf).collect();
+        if let Some(parent) = label.parent() {
+            seen.insert(self::canonical(parent)?);
+        }
+        Ok(Self {
+            seen,
+            links: vec![],
+            files: vec![],
+        })
+    }
+
+    /// Walks a folder and the real folders below it.
+    fn real(&mut self, folder: &Path) -> Result<()> {
+        let mut folders = vec![folder.to_path_buf()];
+        while let Some(folder) = folders.pop() {
+            if !self.seen.insert(canonical(&folder)?) {
+                continue;
+            }
+            for (path, kind) in entries(&folder)? {
+                match kind {
+                    Kind::File => self.files.push(path),
+                    Kind::Folder => folders.push(path),
+                    Kind::LinkToFolder => self.links.push(path),
+                }
+            }
+        }
+        // The last is taken first.
+        self.links.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(())
+    }
+}
+
+fn canonical(folder: &Path) -> Result<PathBuf> {
+    fs::canonicalize(folder).with_context(|| format!("can't open `{}`", folder.display()))
+}
+
+/// Folders and links to folders in a folder, sorted by name.
+fn folders(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut folders: Vec<PathBuf> = entries(folder)?
+        .into_iter()
+        .filter(|(_, kind)| *kind != Kind::File)
+        .map(|(path, _)| path)
+        .collect();
+    folders.sort_unstable();
+    Ok(folders)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Or a link to one, or one that leads nowhere: that the file can't be read is said when it is read.
+    File,
+    Folder,
+    LinkToFolder,
+}
+
+/// What is in a folder and is meant to be seen.
+fn entries(folder: &Path) -> Result<Vec<(PathBuf, Kind)>> {
     let place = || format!("can't read the folder `{}`", folder.display());
-    let mut paths = vec![];
+    let mut found = vec![];
     for entry in fs::read_dir(folder).with_context(place)? {
         let entry = entry.with_context(place)?;
         let name = entry.file_name();
-        if !name.as_encoded_bytes().starts_with(b".")
-            && !SKIPPED.iter().any(|skipped| name == *skipped)
+        if name.as_encoded_bytes().starts_with(b".")
+            || SKIPPED.iter().any(|skipped| name == *skipped)
         {
-            paths.push(entry.path());
+            continue;
         }
+        let path = entry.path();
+        let kind = entry.file_type().with_context(place)?;
+        let kind = if kind.is_dir() {
+            Kind::Folder
+        } else if kind.is_file() {
+            Kind::File
+        } else if kind.is_symlink() {
+            match fs::metadata(&path) {
+                Ok(target) if target.is_dir() => Kind::LinkToFolder,
+                Ok(target) if !target.is_file() => continue,
+                _ => Kind::File,
+            }
+        } else {
+            // A pipe or a socket: reading it could wait for ever.
+            continue;
+        };
+        found.push((path, kind));
     }
-    paths.sort_unstable();
-    Ok(paths)
+    Ok(found)
 }
 
 fn list_tsv(source: &Path) -> Result<Vec<Photo>> {
     let place = || format!("can't read the list `{}`", source.display());
     let bytes = fs::read(source).with_context(place)?;
-    let text = String::from_utf8(bytes)
-        .map_err(|_| Error::new("it is no UTF-8 text").hint(LAYOUT_HINT))
-        .with_context(place)?;
-    parse_tsv(&text, source.parent().unwrap_or(Path::new(""))).with_context(place)
+    parse_tsv(&bytes, source.parent().unwrap_or(Path::new(""))).with_context(place)
 }
 
-fn parse_tsv(text: &str, folder: &Path) -> Result<Vec<Photo>> {
-    let mut lines = text
-        .strip_prefix('\u{feff}')
-        .unwrap_or(text)
-        .lines()
+/// Everything is UTF-8 but the paths, which are what the file system says.
+fn parse_tsv(bytes: &[u8], folder: &Path) -> Result<Vec<Photo>> {
+    let mut lines = bytes
+        .strip_prefix("\u{feff}".as_bytes())
+        .unwrap_or(bytes)
+        .split(|&byte| byte == b'\n')
+        .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
         .enumerate();
-    let header: Vec<&str> = lines
-        .next()
-        .map_or(vec![], |(_, line)| line.split('\t').collect());
-    let column = |name: &str| header.iter().position(|column| *column == name);
+    let header: Vec<&[u8]> = lines.next().map_or(vec![], |(_, line)| {
+        line.split(|&byte| byte == b'\t').collect()
+    });
+    let column = |name: &str| header.iter().position(|column| *column == name.as_bytes());
     let required = |name: &str| {
         column(name).ok_or_else(|| {
             Error::new(format!("line 1 has no column `{name}`"))
-                .hint("the first line names the columns: path, label and, if wanted, split, with tabs between them")
+                .hint("the first line names the columns: path, label and, if wanted, split and group, with tabs between them")
         })
     };
-    let (path, label, split) = (required("path")?, required("label")?, column("split"));
+    let (path, label) = (required("path")?, required("label")?);
+    let (split, group) = (column("split"), column("group"));
     let mut photos = vec![];
     for (index, line) in lines.filter(|(_, line)| !line.is_empty()) {
-        let values: Vec<&str> = line.split('\t').collect();
+        let values: Vec<&[u8]> = line.split(|&byte| byte == b'\t').collect();
         let value = |column: usize, name: &str| {
             values
                 .get(column)
+                .copied()
                 .filter(|value| !value.is_empty())
                 .with_context(|| format!("line {} has no {name}", index + 1))
         };
+        let text = |column: usize, name: &str| {
+            String::from_utf8(value(column, name)?.to_vec()).map_err(|_| {
+                Error::new(format!("line {}: the {name} is no UTF-8 text", index + 1))
+                    .hint(LAYOUT_HINT)
+            })
+        };
         photos.push(Photo {
-            path: folder.join(value(path, "path")?),
-            label: (*value(label, "label")?).to_owned(),
-            split: split
-                .map(|column| value(column, "split"))
-                .transpose()?
-                .map(|split| (*split).to_owned()),
+            path: folder.join(
+                file_name(value(path, "path")?)
+                    .with_context(|| format!("line {}: the path is no UTF-8 text", index + 1))?,
+            ),
+            label: text(label, "label")?,
+            split: split.map(|column| text(column, "split")).transpose()?,
+            group: match group {
+                Some(column) if values.get(column).is_some_and(|value| !value.is_empty()) => {
+                    Some(text(column, "group")?)
+                }
+                _ => None,
+            },
         });
     }
     Ok(photos)
+}
+
+#[cfg(unix)]
+fn file_name(bytes: &[u8]) -> Option<&OsStr> {
+    Some(std::os::unix::ffi::OsStrExt::from_bytes(bytes))
+}
+
+#[cfg(not(unix))]
+fn file_name(bytes: &[u8]) -> Option<&OsStr> {
+    std::str::from_utf8(bytes).ok().map(OsStr::new)
 }
 
 #[cfg(test)]
@@ -324,7 +429,7 @@ mod tests {
 
     #[test]
     fn a_tsv_needs_its_columns_and_values() {
-        let parse = |text: &str| parse_tsv(text, Path::new("lists"));
+        let parse = |text: &str| parse_tsv(text.as_bytes(), Path::new("lists"));
         let photos =
             parse("\u{feff}size\tlabel\tpath\r\n3\ttwo words\ta/1.jpg\r\n\r\n4\tcat\t/b.jpg\r\n")
                 .unwrap();
@@ -333,12 +438,16 @@ mod tests {
             Photo {
                 path: "lists/a/1.jpg".into(),
                 label: "two words".into(),
-                split: None
+                split: None,
+                group: None
             }
         );
         assert_eq!(photos[1].path, Path::new("/b.jpg"));
-        let photos = parse("path\tlabel\tsplit\na\tb\ttest\n").unwrap();
+        let photos =
+            parse("path\tlabel\tsplit\tgroup\na\tb\ttest\tvisit 1\nc\td\ttrain\t\n").unwrap();
         assert_eq!(photos[0].split.as_deref(), Some("test"));
+        assert_eq!(photos[0].group.as_deref(), Some("visit 1"));
+        assert_eq!(photos[1].group, None);
         for (text, expected) in [
             ("", "line 1 has no column `path`"),
             ("path\tlabels\n", "line 1 has no column `label`"),
@@ -365,12 +474,122 @@ mod tests {
             "{}",
             error.report()
         );
-        fs::write(root.path().join("list.tsv"), b"path\tlabel\n\xff\tb\n").unwrap();
+        fs::write(root.path().join("list.tsv"), b"path\tlabel\nb\t\xff\n").unwrap();
         assert!(
             list(&root.path().join("list.tsv"))
                 .unwrap_err()
                 .report()
                 .contains("no UTF-8")
         );
+    }
+
+    #[cfg(unix)]
+    mod odd {
+        use std::os::unix::ffi::OsStringExt;
+        use std::os::unix::fs::symlink;
+
+        use super::*;
+
+        fn paths(root: &Path) -> Vec<String> {
+            found(root).into_iter().map(|(path, _, _)| path).collect()
+        }
+
+        #[test]
+        fn links_are_followed_and_loops_end() {
+            let root = tempfile::tempdir().unwrap();
+            touch(
+                root.path(),
+                &["all/cat/a/1.jpg", "all/dog/2.jpg", "elsewhere/3.jpg"],
+            );
+            let all = root.path().join("all");
+            symlink(root.path().join("elsewhere"), all.join("cat/0linked")).unwrap();
+            // The same folder again, under a name that sorts first; a loop to itself, to the source, and above it.
+            symlink("a", all.join("cat/0again")).unwrap();
+            symlink(".", all.join("cat/self")).unwrap();
+            symlink("../..", all.join("dog/up")).unwrap();
+            symlink("..", all.join("dog/source")).unwrap();
+            symlink("/", all.join("root")).unwrap();
+            symlink(".", all.join("loop")).unwrap();
+            symlink("2.jpg", all.join("dog/2-link.jpg")).unwrap();
+            symlink("nowhere.jpg", all.join("dog/broken.jpg")).unwrap();
+            assert_eq!(
+                paths(&all),
+                [
+                    "cat/0linked/3.jpg",
+                    "cat/a/1.jpg",
+                    "dog/2-link.jpg",
+                    "dog/2.jpg",
+                    "dog/broken.jpg"
+                ]
+            );
+        }
+
+        #[test]
+        fn a_label_folder_may_be_a_link() {
+            let root = tempfile::tempdir().unwrap();
+            touch(root.path(), &["photos/cat/1.jpg", "dogs/2.jpg"]);
+            symlink("../dogs", root.path().join("photos/dog")).unwrap();
+            assert_eq!(
+                paths(&root.path().join("photos")),
+                ["cat/1.jpg", "dog/2.jpg"]
+            );
+        }
+
+        #[test]
+        fn sockets_are_passed_over() {
+            let root = tempfile::tempdir().unwrap();
+            touch(root.path(), &["cat/1.jpg"]);
+            let _socket =
+                std::os::unix::net::UnixListener::bind(root.path().join("cat/s")).unwrap();
+            assert_eq!(paths(root.path()), ["cat/1.jpg"]);
+        }
+
+        #[test]
+        fn names_that_are_no_utf8_work_for_files_and_are_an_error_for_labels() {
+            let root = tempfile::tempdir().unwrap();
+            let odd = |name: &[u8]| std::ffi::OsString::from_vec(name.to_vec());
+            touch(root.path(), &["K\u{e4}se/\u{732b}.jpg"]);
+            let file = root.path().join("K\u{e4}se").join(odd(b"\xff.jpg"));
+            fs::write(&file, b"").unwrap();
+            let photos = list(root.path()).unwrap();
+            assert_eq!(photos.len(), 2);
+            assert_eq!(photos[1].path, file);
+
+            let mut tsv = b"path\tlabel\n".to_vec();
+            tsv.extend_from_slice(file.as_os_str().as_encoded_bytes());
+            tsv.extend_from_slice(b"\tK\xc3\xa4se\n");
+            fs::write(root.path().join("list.tsv"), tsv).unwrap();
+            assert_eq!(list(&root.path().join("list.tsv")).unwrap()[0].path, file);
+
+            let folder = root.path().join(odd(b"caf\xe9"));
+            fs::create_dir(&folder).unwrap();
+            fs::write(folder.join("1.jpg"), b"").unwrap();
+            let report = list(root.path()).unwrap_err().report();
+            assert!(
+                report.contains("caf\u{fffd}") && report.contains("rename"),
+                "{report}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_sub_folder_is_the_group() {
+        let root = tempfile::tempdir().unwrap();
+        touch(
+            root.path(),
+            &[
+                "cat/1.jpg",
+                "cat/site 1/2.jpg",
+                "cat/site 2/2026/3.jpg",
+                "dog/4.jpg",
+            ],
+        );
+        let groups: Vec<Option<String>> = list(root.path())
+            .unwrap()
+            .into_iter()
+            .map(|photo| photo.group)
+            .collect();
+        let site = |name: &str| Some(name.to_owned());
+        assert_eq!(groups, [None, site("site 1"), site("site 2"), None]);
     }
 }

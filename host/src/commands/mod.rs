@@ -1,5 +1,6 @@
 //! What each command does with its arguments.
 
+pub mod check;
 pub mod demo;
 pub mod evaluate;
 pub mod label;

@@ -4,7 +4,7 @@ use graft_shared::error::{Error, Result};
 
 use super::{Done, bottleneck_dir, complain, print, use_threads, weights};
 use crate::cli::TrainArguments;
-use crate::dataset::Percentages;
+use crate::dataset::{self, Percentages};
 use crate::progress::Progress;
 use crate::settings::{ChosenBy, Settings};
 use crate::train::{Options, Outcome};
@@ -73,6 +73,9 @@ fn options(arguments: TrainArguments) -> Result<Options> {
         arguments.validation_percentage.to_string(),
         "10",
     );
+    let group_by = arguments.group_by.unwrap_or_default();
+    record("group_by", group_by.name().into(), "none");
+    record(dataset::SOURCE, dataset::source_name(&arguments.source), "");
     record("seed", common.seed.to_string(), "0");
     Ok(Options {
         run: arguments.run,
@@ -82,6 +85,7 @@ fn options(arguments: TrainArguments) -> Result<Options> {
             validation: arguments.validation_percentage,
             testing: arguments.testing_percentage,
         },
+        group_by,
         bottleneck_dir: bottleneck_dir(common)?,
         weights: weights(common),
         output_graph: arguments.output_graph,

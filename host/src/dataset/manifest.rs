@@ -1,38 +1,26 @@
 //! `split.tsv`: which photo was on which side, and the digest that a model's card names its data by.
 
 use graft_shared::digest::{hex, sha256};
-use graft_shared::error::{Context, Error, Result};
+use graft_shared::error::{Context, Result};
 
 use super::Dataset;
 
 /// The manifest: header `path label split content_hash group`, one photo a line, paths absolute so that the file can be
-/// evaluated from anywhere; `group` is the photo's own content hash, since only exact copies are grouped.
+/// evaluated from anywhere, in the file system's own bytes; `group` begins the group's name. [`super::scan`] refuses
+/// photos whose name would break a line.
 ///
 /// # Errors
-/// When a path or label holds a tab or a line break, or a path is not Unicode.
-pub fn manifest_tsv(dataset: &Dataset) -> Result<String> {
-    let mut text = String::from("path\tlabel\tsplit\tcontent_hash\tgroup\n");
+/// When the current folder is gone.
+pub fn manifest_tsv(dataset: &Dataset) -> Result<Vec<u8>> {
+    let mut text = b"path\tlabel\tsplit\tcontent_hash\tgroup\n".to_vec();
     for photo in &dataset.photos {
         let absolute = std::path::absolute(&photo.path).context("the current folder")?;
-        let path = absolute.to_str().ok_or_else(|| {
-            Error::new(format!("`{}` is not Unicode", absolute.display())).hint("rename the file")
-        })?;
         let label = dataset.labels.get(photo.class).unwrap_or_default();
-        if [path, label]
-            .iter()
-            .any(|field| field.contains(['\t', '\n', '\r']))
-        {
-            return Err(
-                Error::new(format!("`{path}` or its label holds a tab or a line break"))
-                    .hint("rename the file or folder"),
-            );
-        }
         let side = photo.split.map_or("train", super::Split::name);
         let hash = hex(&photo.content_hash);
-        text.push_str(&format!(
-            "{path}\t{label}\t{side}\t{hash}\t{}\n",
-            &hash[..16]
-        ));
+        let group = hex(&photo.group[..8]);
+        text.extend_from_slice(absolute.as_os_str().as_encoded_bytes());
+        text.extend_from_slice(format!("\t{label}\t{side}\t{hash}\t{group}\n").as_bytes());
     }
     Ok(text)
 }

@@ -1,13 +1,25 @@
 //! The photos of a run: what was found, which of it is usable, and which side of the split each photo is on.
 
+mod alike;
+mod check;
+mod clusters;
+mod earlier;
+mod exif;
+mod group;
+mod index_cache;
 mod manifest;
+mod near_duplicates;
 mod scan;
 mod split;
+mod union;
 
 use std::path::PathBuf;
 
 use graft_shared::labels::Labels;
 
+pub use check::{Check, check};
+pub use earlier::{Earlier, SOURCE, source_name};
+pub use group::{GroupBy, group};
 pub use manifest::{manifest_digest, manifest_tsv};
 pub use scan::scan;
 pub use split::{Percentages, split};
@@ -57,6 +69,10 @@ pub struct Photo {
     pub content_hash: [u8; 32],
     /// The side given by the list or the folders, if any; what [`split`] decides otherwise.
     pub split: Option<Split>,
+    /// The column `group` of a list, or the sub-folder inside the label folder.
+    pub listed_group: Option<String>,
+    /// Names the photos that share a side with this one: the smallest content hash among them.
+    pub group: [u8; 32],
 }
 
 /// A photo that is left out, and why.
@@ -79,6 +95,8 @@ pub struct Dataset {
     pub refused: Vec<Refused>,
     /// What people should know about their data.
     pub warnings: Vec<String>,
+    /// Whether `listed_group` comes from a list, which has to be obeyed.
+    pub has_group_column: bool,
 }
 
 impl Dataset {

@@ -1,7 +1,8 @@
 //! Finds the photos of a folder or list and hashes their contents.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use graft_engine::label::Picture;
 use graft_engine::listing;
@@ -10,18 +11,21 @@ use graft_shared::error::{Context, Error, Result};
 use graft_shared::labels::Labels;
 use rayon::prelude::*;
 
+use super::alike::refuse_alike;
+use super::index_cache::{Entry, IndexCache, Stamp};
 use super::{Dataset, Photo, Refused, Split};
 use crate::progress::Progress;
 
 /// Below this many photos a class is warned about: its accuracy is guesswork.
 const FEW_PHOTOS: usize = 20;
 
-/// Lists the photos of `source` (label folders, or a TSV) and hashes them. A file that can't be read is refused, never
-/// fatal; whether it decodes shows when its bottleneck is computed.
+/// Lists the photos of `source` (label folders, or a TSV) and hashes them; those that did not change since the index in
+/// `cache` was made are not read again. A file that can't be read is refused, never fatal; whether it decodes shows when
+/// its bottleneck is computed.
 ///
 /// # Errors
-/// When `source` can't be listed, holds fewer than two labels, or a split name is unknown.
-pub fn scan(source: &Path, progress: &Progress) -> Result<Dataset> {
+/// When `source` can't be listed, holds fewer than two labels or two that print alike, or a split name is unknown.
+pub fn scan(source: &Path, cache: Option<&Path>, progress: &Progress) -> Result<Dataset> {
     let listed = listing::list(source)?;
     let names: BTreeSet<&str> = listed.iter().map(|photo| photo.label.as_str()).collect();
     if names.len() < 2 {
@@ -34,28 +38,14 @@ pub fn scan(source: &Path, progress: &Progress) -> Result<Dataset> {
         ))
         .hint("put the photos into one folder per label: photos/cat/1.jpg, photos/dog/2.jpg"));
     }
-    let labels = Labels::new(names.iter().map(|name| (*name).to_owned()).collect())?;
-
-    let bar = progress.stage("reading photos", listed.len());
-    let hashes: Vec<Result<[u8; 32], String>> = listed
-        .par_iter()
-        .map(|photo| {
-            let hash = Picture::File(photo.path.clone())
-                .read()
-                .map(|bytes| sha256(&bytes))
-                .map_err(|error| error.line());
-            bar.advance(1);
-            hash
-        })
-        .collect();
-    bar.finish();
-
     let mut dataset = Dataset {
-        labels,
-        photos: Vec::new(),
+        warnings: refuse_alike(names.iter().copied())?,
+        labels: Labels::new(names.iter().map(|name| (*name).to_owned()).collect())?,
+        photos: Vec::with_capacity(listed.len()),
         refused: Vec::new(),
-        warnings: Vec::new(),
+        has_group_column: source.is_file(),
     };
+    let hashes = hash(&listed, source, cache, progress)?;
     for (photo, hash) in listed.into_iter().zip(hashes) {
         let split = match &photo.split {
             None => None,
@@ -77,6 +67,8 @@ pub fn scan(source: &Path, progress: &Progress) -> Result<Dataset> {
                 class,
                 content_hash,
                 split,
+                listed_group: photo.group,
+                group: content_hash,
             }),
             Err(reason) => dataset.refused.push(Refused {
                 path: photo.path,
@@ -85,6 +77,62 @@ pub fn scan(source: &Path, progress: &Progress) -> Result<Dataset> {
         }
     }
     Ok(dataset)
+}
+
+/// SHA-256 of each file, or why there is none.
+fn hash(
+    listed: &[listing::Photo],
+    source: &Path,
+    cache: Option<&Path>,
+    progress: &Progress,
+) -> Result<Vec<Result<[u8; 32], String>>> {
+    let folder = std::env::current_dir().context("the current folder")?;
+    let mut cache = cache.map(|cache| IndexCache::open(cache, source));
+    let stage = progress.stage("reading photos", listed.len());
+    let hashed: Vec<(Result<[u8; 32], String>, Option<Entry>)> = listed
+        .par_iter()
+        .map(|photo| {
+            let hashed = hash_file(&photo.path, &folder, cache.as_ref());
+            stage.advance(1);
+            match hashed {
+                Ok((hash, entry)) => (Ok(hash), entry),
+                Err(error) => (Err(error.line()), None),
+            }
+        })
+        .collect();
+    stage.finish();
+    if let Some(cache) = &mut cache {
+        let entries = hashed.iter().filter_map(|(_, entry)| *entry).collect();
+        if let Err(error) = cache.replace(entries) {
+            progress.say(&format!(
+                "warning: the next run will read all photos again: {}",
+                error.line()
+            ));
+        }
+    }
+    Ok(hashed.into_iter().map(|(hash, _)| hash).collect())
+}
+
+fn hash_file(
+    path: &PathBuf,
+    folder: &Path,
+    cache: Option<&IndexCache>,
+) -> Result<([u8; 32], Option<Entry>)> {
+    if path
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .any(|byte| b"\t\n\r".contains(byte))
+    {
+        return Err(Error::new("its path holds a tab or a line break").hint("rename the file"));
+    }
+    let stamp = cache.and_then(|_| Stamp::of(&folder.join(path), &fs::metadata(path).ok()?));
+    let known = stamp.and_then(|stamp| cache?.get(&stamp).copied());
+    if let Some(entry) = known {
+        return Ok((entry.content_hash, Some(entry)));
+    }
+    let hash = sha256(&Picture::File(path.clone()).read()?);
+    Ok((hash, stamp.and_then(|stamp| stamp.entry(hash))))
 }
 
 impl Dataset {
@@ -194,5 +242,85 @@ impl Dataset {
                 "{leaks} photos are on two sides of the given split: the accuracy is flattered"
             ));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn write(root: &Path, name: &str, content: &[u8]) {
+        let path = root.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    #[test]
+    fn folders_that_print_alike_are_an_error_that_names_both() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), "caf\u{e9}/1.jpg", b"1");
+        write(root.path(), "cafe\u{301}/2.jpg", b"2");
+        let report = scan(root.path(), None, &Progress::new(true))
+            .unwrap_err()
+            .report();
+        assert!(
+            report.contains("caf\\u{e9}") && report.contains("cafe\\u{301}"),
+            "{report}"
+        );
+    }
+
+    #[test]
+    fn odd_files_are_refused_and_the_others_stay() {
+        let root = tempfile::tempdir().unwrap();
+        for name in [
+            "cat/1.jpg",
+            "cat/new\nline.jpg",
+            "dog/2.jpg",
+            "dog/sub/3.jpg",
+        ] {
+            write(root.path(), name, name.as_bytes());
+        }
+        #[cfg(unix)]
+        std::os::unix::fs::symlink("nowhere", root.path().join("dog/broken.jpg")).unwrap();
+        let data = scan(root.path(), None, &Progress::new(true)).unwrap();
+        assert_eq!(data.photos.len(), 3);
+        assert!(data.refused[0].reason.contains("line break"));
+        #[cfg(unix)]
+        assert!(data.refused[1].reason.contains("can't open"));
+        assert_eq!(data.photos[2].listed_group.as_deref(), Some("sub"));
+    }
+
+    #[test]
+    fn the_index_spares_reading_what_did_not_change() {
+        let root = tempfile::tempdir().unwrap();
+        let (photos, cache) = (root.path().join("photos"), root.path().join("cache"));
+        let past = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
+        let age = |name: &str| {
+            let file = fs::File::options()
+                .write(true)
+                .open(photos.join(name))
+                .unwrap();
+            file.set_modified(past).unwrap();
+        };
+        let names = ["cat/1.jpg", "cat/2.jpg", "dog/3.jpg"];
+        for name in names {
+            write(&photos, name, name.as_bytes());
+            age(name);
+        }
+        let hashes = || -> Vec<[u8; 32]> {
+            let data = scan(&photos, Some(&cache), &Progress::new(true)).unwrap();
+            data.photos.iter().map(|photo| photo.content_hash).collect()
+        };
+        let expected: Vec<[u8; 32]> = names.iter().map(|name| sha256(name.as_bytes())).collect();
+        assert_eq!(hashes(), expected);
+        // Same size and time, so the index answers; another size, so it does not.
+        write(&photos, "cat/1.jpg", b"CAT/1.JPG");
+        age("cat/1.jpg");
+        assert_eq!(hashes(), expected);
+        write(&photos, "cat/1.jpg", b"other");
+        age("cat/1.jpg");
+        assert_eq!(hashes()[0], sha256(b"other"));
+        assert_eq!(hashes()[1..], expected[1..]);
     }
 }
