@@ -94,16 +94,16 @@ pub struct TrainArguments {
     #[arg(long, value_enum, default_value = "head", hide_possible_values = true)]
     pub recipe: Recipe,
 
-    /// How a photo is brought to the model's square input
-    #[arg(long, value_enum, default_value = "crop")]
+    /// How a photo is brought to the model's square input: crop, pad or squash
+    #[arg(long, value_enum, default_value = "crop", hide_possible_values = true)]
     pub fit: FitName,
 
     /// Part of each label's photos put aside to measure the final accuracy, in percent
-    #[arg(long, value_name = "PERCENT", default_value = "10")]
+    #[arg(long, value_name = "N", default_value = "10")]
     pub testing_percentage: u32,
 
     /// Part of each label's photos put aside to pick settings on, in percent
-    #[arg(long, value_name = "PERCENT", default_value = "10")]
+    #[arg(long, value_name = "N", default_value = "10")]
     pub validation_percentage: u32,
 
     /// Export nothing below this accuracy of the int8 model on the test photos, from 0 to 1
@@ -263,10 +263,7 @@ Examples:
   graft label photos/ --csv --output labels.csv --resume")]
 pub struct LabelArguments {
     /// A model file if the first is one, then image files, folders, or `-` for the bytes of one image
-    #[arg(
-        value_name = "[MODEL.onnx] PATH",
-        required_unless_present = "paths_from"
-    )]
+    #[arg(value_name = "MODEL.onnx|PATH", required_unless_present = "paths_from")]
     pub paths: Vec<PathBuf>,
 
     #[command(flatten)]
