@@ -71,6 +71,7 @@ fn each_package_knows_only_those_below_it() {
     assert_eq!(
         ours("graft-device"),
         [
+            "graft-cli",
             "graft-device",
             "graft-engine",
             "graft-kernels",
@@ -79,7 +80,13 @@ fn each_package_knows_only_those_below_it() {
     );
     assert_eq!(
         ours("graft"),
-        ["graft", "graft-engine", "graft-kernels", "graft-shared"]
+        [
+            "graft",
+            "graft-cli",
+            "graft-engine",
+            "graft-kernels",
+            "graft-shared"
+        ]
     );
 }
 
@@ -89,6 +96,7 @@ fn the_device_sees_no_training() {
         "graft-shared",
         "graft-kernels",
         "graft-engine",
+        "graft-cli",
         "graft-device",
     ] {
         assert_none(package, &TRAINING);

@@ -8,9 +8,12 @@
 )]
 
 mod arm;
+mod bulk;
 mod device;
+mod habits;
 mod layering;
 mod messages;
 mod onnx;
+mod retrain;
 mod support;
 mod train;

@@ -1,11 +1,15 @@
 //! The command line: what can be typed.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use graft_cli::describe::{CompletionsArguments, ManArguments};
+use graft_cli::fraction;
+use graft_shared::error::Result;
 
 use crate::dataset::GroupBy;
+use crate::retrain::{self, WithoutEffect};
 use crate::train::FitName;
 
 /// Puts your own image classifier on a small board: trains it from a folder of photos, one sub-folder per label.
@@ -42,6 +46,17 @@ pub enum Command {
     Label(LabelArguments),
     /// Fetch sample photos, train on them and label photos that training has not seen
     Demo(DemoArguments),
+    /// Print the script that completes commands in a shell
+    #[command(after_help = "\
+Example:
+  graft completions bash > ~/.local/share/bash-completion/completions/graft")]
+    Completions(CompletionsArguments),
+    /// Print the manual page, or write one for each command
+    #[command(after_help = "\
+Examples:
+  graft man | man -l -
+  graft man --output ~/.local/share/man/man1")]
+    Man(ManArguments),
 }
 
 /// Of `graft train`.
@@ -50,11 +65,17 @@ pub enum Command {
 Examples:
   graft train photos/                      one folder for each label
   graft train list.tsv                     columns path, label and, if wanted, split
-  graft train photos/ --min-accuracy 0.9   exit 1 and export nothing below 90 %")]
+  graft train photos/ --min-accuracy 0.9   exit 1 and export nothing below 90 %
+
+The words of TensorFlow's retrain.py are understood too: --image_dir, --how_many_training_steps and the others.")]
 pub struct TrainArguments {
     /// A folder of label folders, or a TSV with the columns `path`, `label` and, if wanted, `split`
-    #[arg(value_name = "DIR|LIST.tsv")]
-    pub source: PathBuf,
+    #[arg(value_name = "DIR|LIST.tsv", required_unless_present = "image_dir")]
+    source: Option<PathBuf>,
+
+    /// As the first argument
+    #[arg(long, value_name = "DIR", hide = true, conflicts_with = "source")]
+    image_dir: Option<PathBuf>,
 
     /// The run folder; an unfinished one is continued [default: runs/<folder>-<n>]
     #[arg(long, value_name = "DIR")]
@@ -62,22 +83,30 @@ pub struct TrainArguments {
 
     /// Which pretrained backbone to start from
     #[arg(long, value_name = "NAME", default_value = crate::train::DEFAULT_BACKBONE)]
-    pub backbone: String,
+    backbone: String,
 
-    /// What to train
-    #[arg(long, value_enum, default_value = "head")]
+    /// As --backbone, by the names that retrain.py used
+    #[arg(long, value_name = "NAME", hide = true, conflicts_with = "backbone")]
+    architecture: Option<String>,
+
+    /// Side of the model's square input in pixels [default: the backbone's own]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(32..=1024))]
+    pub image_size: Option<u16>,
+
+    /// What to train; until there is fine-tuning it is always the head
+    #[arg(long, value_enum, default_value = "head", hide_possible_values = true)]
     pub recipe: Recipe,
 
-    /// How a photo is brought to the model's square input
-    #[arg(long, value_enum, default_value = "crop")]
+    /// How a photo is brought to the model's square input: crop, pad or squash
+    #[arg(long, value_enum, default_value = "crop", hide_possible_values = true)]
     pub fit: FitName,
 
     /// Part of each label's photos put aside to measure the final accuracy, in percent
-    #[arg(long, value_name = "PERCENT", default_value = "10")]
+    #[arg(long, value_name = "N", default_value = "10")]
     pub testing_percentage: u32,
 
     /// Part of each label's photos put aside to pick settings on, in percent
-    #[arg(long, value_name = "PERCENT", default_value = "10")]
+    #[arg(long, value_name = "N", default_value = "10")]
     pub validation_percentage: u32,
 
     /// Photos that belong together and stay on one side of the split
@@ -85,11 +114,11 @@ pub struct TrainArguments {
     pub group_by: Option<GroupBy>,
 
     /// Export nothing below this accuracy of the int8 model on the test photos, from 0 to 1
-    #[arg(long, value_name = "FRACTION", value_parser = fraction)]
+    #[arg(long, value_name = "FRACTION", value_parser = fraction::<f64>)]
     pub min_accuracy: Option<f64>,
 
     /// Export nothing when int8 loses more accuracy to float than this, from 0 to 1
-    #[arg(long, value_name = "FRACTION", value_parser = fraction)]
+    #[arg(long, value_name = "FRACTION", value_parser = fraction::<f64>)]
     pub max_drop: Option<f64>,
 
     /// Write the int8 model here too
@@ -106,15 +135,38 @@ pub struct TrainArguments {
     /// Print the figures as one JSON object
     #[arg(long)]
     pub json: bool,
+
+    #[command(flatten)]
+    pub(crate) retrain: WithoutEffect,
 }
 
 impl TrainArguments {
+    /// The folder or the list of photos.
+    #[must_use]
+    pub fn source(&self) -> &Path {
+        let source = self.source.as_deref().or(self.image_dir.as_deref());
+        // The parser asks for one of the two.
+        source.unwrap_or(Path::new("."))
+    }
+
+    /// The name of the backbone, by whichever word it was given.
+    ///
+    /// # Errors
+    /// When an old name stands for none of ours.
+    pub fn backbone(&self) -> Result<String> {
+        let old = self.architecture.as_deref();
+        old.map_or_else(|| Ok(self.backbone.clone()), retrain::backbone)
+    }
+
     /// As if only the source, the run folder and the common arguments had been typed.
     pub(crate) fn of(source: PathBuf, run: PathBuf, common: CommonArguments) -> Self {
         Self {
-            source,
+            source: Some(source),
+            image_dir: None,
             run: Some(run),
             backbone: crate::train::DEFAULT_BACKBONE.to_owned(),
+            architecture: None,
+            image_size: None,
             recipe: Recipe::Head,
             fit: FitName::Crop,
             testing_percentage: 10,
@@ -126,6 +178,7 @@ impl TrainArguments {
             output_labels: None,
             common,
             json: false,
+            retrain: WithoutEffect::default(),
         }
     }
 }
@@ -163,6 +216,12 @@ pub(crate) struct CommonArguments {
 pub enum Recipe {
     /// The head on frozen bottlenecks, to convergence.
     Head,
+    /// Fine-tuning, the quickest.
+    Fast,
+    /// Fine-tuning, for most uses.
+    Balanced,
+    /// Fine-tuning, the most accurate.
+    Best,
 }
 
 /// Of `graft check`.
@@ -211,11 +270,11 @@ pub struct EvaluateArguments {
     pub predictions: Option<PathBuf>,
 
     /// Exit 1 below this accuracy of the model, from 0 to 1
-    #[arg(long, value_name = "FRACTION", value_parser = fraction)]
+    #[arg(long, value_name = "FRACTION", value_parser = fraction::<f64>)]
     pub min_accuracy: Option<f64>,
 
     /// Exit 1 when int8 loses more accuracy to float than this, from 0 to 1
-    #[arg(long, value_name = "FRACTION", value_parser = fraction)]
+    #[arg(long, value_name = "FRACTION", value_parser = fraction::<f64>)]
     pub max_drop: Option<f64>,
 
     #[command(flatten)]
@@ -231,27 +290,15 @@ pub struct EvaluateArguments {
 #[command(after_help = "\
 Examples:
   graft label photo.jpg                         with the newest finished run below `runs`
-  graft label flowers.onnx photos/ --json --top 3")]
+  graft label flowers.onnx photos/ --json --top 3
+  graft label photos/ --csv --output labels.csv --resume")]
 pub struct LabelArguments {
     /// A model file if the first is one, then image files, folders, or `-` for the bytes of one image
-    #[arg(value_name = "[MODEL.onnx] PATH", required = true)]
+    #[arg(value_name = "MODEL.onnx|PATH", required_unless_present = "paths_from")]
     pub paths: Vec<PathBuf>,
 
-    /// Labels to print for each picture
-    #[arg(long, value_name = "K", default_value = "5")]
-    pub top: NonZeroUsize,
-
-    /// Score from 0 to 1 below which the label is unknown [default: the model's]
-    #[arg(long, value_name = "SCORE", value_parser = fraction)]
-    pub threshold: Option<f64>,
-
-    /// Pictures in work at once [default: one for each core]
-    #[arg(long, value_name = "N")]
-    pub threads: Option<NonZeroUsize>,
-
-    /// Print one JSON object a line
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub(crate) label: graft_cli::label::LabelArguments,
 }
 
 /// Of `graft demo`.
@@ -263,13 +310,4 @@ pub struct DemoArguments {
 
     #[command(flatten)]
     pub(crate) common: CommonArguments,
-}
-
-fn fraction(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
-        _ => Err(format!(
-            "`{text}` is not a number from 0 to 1 (90 % is 0.9)"
-        )),
-    }
 }

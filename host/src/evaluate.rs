@@ -174,7 +174,8 @@ pub fn candle_figure_of_run(
         return Ok(None);
     };
     let head = Head::from_safetensors(&bytes)?;
-    let backbone = backbone::load(&card.provenance.backbone, None, weights)?;
+    let input_size = usize::from(card.preprocess.width);
+    let backbone = backbone::load(&card.provenance.backbone, Some(input_size), weights)?;
     let mut store = Store::open(bottleneck_dir, &backbone, &card.preprocess)?;
     let mut items = Vec::new();
     let mut truths = Vec::new();

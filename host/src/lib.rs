@@ -4,6 +4,7 @@
 //! network as a [`nn`] graph, [`features`] caches its bottlenecks, [`head`] trains a classifier on them, [`quantize`] and
 //! [`export`] make the files, and [`evaluate`] measures them in the device's engine. [`train`] strings them together.
 
+pub mod advice;
 pub mod backbone;
 pub mod classifier;
 pub mod cli;
@@ -20,6 +21,7 @@ pub mod optimizer;
 pub mod progress;
 pub mod quantize;
 pub mod report;
+pub mod retrain;
 pub mod run;
 pub mod settings;
 pub mod train;

@@ -5,17 +5,22 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use graft::cli::{Cli, Command};
 use graft::commands::{self, Done};
+use graft::retrain;
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    let done = match Cli::parse_from(retrain::hyphens(std::env::args_os())).command {
         Command::Train(arguments) => commands::train::run(arguments),
         Command::Check(arguments) => commands::check::run(&arguments),
         Command::Evaluate(arguments) => commands::evaluate::run(&arguments),
         Command::Label(arguments) => commands::label::run(&arguments),
         Command::Demo(arguments) => commands::demo::run(arguments),
+        Command::Completions(arguments) => {
+            commands::describe::completions(Cli::command(), &arguments)
+        }
+        Command::Man(arguments) => commands::describe::man(Cli::command(), &arguments),
     };
     match done {
         Ok(Done::Fine) => ExitCode::SUCCESS,

@@ -27,8 +27,7 @@ impl Progress {
     /// Fits stderr, unless `quiet`.
     #[must_use]
     pub fn new(quiet: bool) -> Self {
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        let style = match (quiet, std::io::stderr().is_terminal() && !dumb) {
+        let style = match (quiet, std::io::stderr().is_terminal() && !wants_plain()) {
             (true, _) => Style::Quiet,
             (false, true) => Style::Bar,
             (false, false) => Style::Plain,
@@ -71,6 +70,13 @@ impl Progress {
             said: Mutex::new(Instant::now()),
         }
     }
+}
+
+/// Whether the environment asks for text without control codes: <https://no-color.org>, <https://bixense.com/clicolors>.
+fn wants_plain() -> bool {
+    let is = |name: &str, value: &str| std::env::var_os(name).is_some_and(|found| found == value);
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    no_color || is("CLICOLOR", "0") || is("TERM", "dumb")
 }
 
 /// Work with a known number of steps; may be advanced from many threads.

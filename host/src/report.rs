@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use graft_shared::error::{Context, Result};
 use serde::Serialize;
 
+use crate::advice;
 use crate::dataset::{Dataset, Split};
 use crate::evaluate::Comparison;
 use crate::run::{Run, names};
@@ -47,6 +48,9 @@ pub struct Report {
     pub warnings: Vec<String>,
     #[serde(skip)]
     comparison: Comparison,
+    /// What would improve the model most.
+    #[serde(skip)]
+    improvements: Vec<String>,
 }
 
 /// Photos on each side of the split.
@@ -141,6 +145,7 @@ impl Report {
             model_bytes,
             seed: options.seed,
             warnings: dataset.warnings.clone(),
+            improvements: advice::improvements(dataset, &comparison.int8),
             comparison,
         }
     }
@@ -157,8 +162,8 @@ impl Report {
     #[must_use]
     pub fn to_text(&self) -> String {
         let model = self.model.display();
-        format!(
-            "{}\nmodel:    {model} ({:.1} MB)\nrun:      {}\ntime:     {:.0} s (bottlenecks {:.0}, head {:.0}, quantize {:.0}, evaluate {:.0})\n\nlabel photos with it:   graft label {model} PHOTO…\non the board:           graft-device label {} PHOTO…\n",
+        let mut text = format!(
+            "{}\nmodel:    {model} ({:.1} MB)\nrun:      {}\ntime:     {:.0} s (bottlenecks {:.0}, head {:.0}, quantize {:.0}, evaluate {:.0})\n\n",
             self.comparison.to_text(),
             self.model_bytes as f64 / 1e6,
             self.run.display(),
@@ -167,7 +172,15 @@ impl Report {
             self.seconds.head,
             self.seconds.quantize,
             self.seconds.evaluate,
-            names::MODEL,
-        )
+        );
+        let wrong = self.top1.int8.is_some_and(|top1| top1 < 1.0);
+        text += &advice::commands(&self.model, &self.run.join(names::SPLIT), wrong);
+        if !self.improvements.is_empty() {
+            text += "to make it better:\n";
+        }
+        for improvement in &self.improvements {
+            text += &format!("  {improvement}\n");
+        }
+        text
     }
 }

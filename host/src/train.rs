@@ -43,6 +43,8 @@ pub struct Options {
     pub run: Option<PathBuf>,
     /// Name in the registry of backbones.
     pub backbone: String,
+    /// Side of the model's input in pixels, if not the backbone's own.
+    pub image_size: Option<usize>,
     /// How a photo is brought to the model's input.
     pub fit: FitName,
     /// Parts put aside.
@@ -97,7 +99,7 @@ pub fn train(mut options: Options, progress: &Progress) -> Result<Outcome> {
     let start = Instant::now();
     let mut seconds = Seconds::default();
     let mut dataset = dataset::scan(&options.source, Some(&options.bottleneck_dir), progress)?;
-    let backbone = backbone::load(&options.backbone, None, &options.weights)?;
+    let backbone = backbone::load(&options.backbone, options.image_size, &options.weights)?;
     let preprocess = Preprocess {
         fit: fit(&backbone, options.fit),
         ..backbone.preprocess()?

@@ -71,6 +71,7 @@ pub mod card;
 pub mod decode;
 pub mod digest;
 pub mod error;
+pub mod exif;
 pub mod files;
 pub mod json;
 pub mod labels;

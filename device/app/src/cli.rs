@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use graft_cli::describe::{CompletionsArguments, ManArguments};
 
 /// The formats that this build reads, beside the version.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (reads JPEG, PNG, WebP, GIF, BMP and TIFF)");
@@ -36,6 +37,12 @@ pub(crate) enum Command {
     Bench(BenchArguments),
     /// Check the model file and that it computes what it should here
     Verify(ModelArguments),
+    /// Print the script that completes commands in a shell: for packages
+    #[command(hide = true)]
+    Completions(CompletionsArguments),
+    /// Print the manual page, or write one for each command: for packages
+    #[command(hide = true)]
+    Man(ManArguments),
 }
 
 #[derive(Debug, Args)]
@@ -43,42 +50,19 @@ pub(crate) enum Command {
 Examples:
   graft-device label flowers.onnx photo.jpg
   graft-device label flowers.onnx photos/ --json --top 3
+  graft-device label flowers.onnx photos/ --csv --output labels.csv --resume
   camera-still | graft-device label flowers.onnx -
   find / -name '*.jpg' | graft-device label flowers.onnx --paths-from -")]
 pub(crate) struct LabelArguments {
     /// The model file
     pub(crate) model: PathBuf,
 
-    #[command(flatten)]
-    pub(crate) pictures: PictureArguments,
-
-    /// Labels to print for each picture
-    #[arg(long, value_name = "K", default_value = "5")]
-    pub(crate) top: NonZeroUsize,
-
-    /// Score from 0 to 1 below which the label is unknown [default: the model's]
-    #[arg(long, value_name = "SCORE", value_parser = fraction)]
-    pub(crate) threshold: Option<f32>,
-
-    /// Pictures in work at once [default: one for each core]
-    #[arg(long, value_name = "N")]
-    pub(crate) threads: Option<NonZeroUsize>,
-
-    /// Print one JSON object a line
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// Where pictures come from.
-#[derive(Debug, Args)]
-pub(crate) struct PictureArguments {
     /// Image files, folders, or `-` for the bytes of one image on standard input
     #[arg(value_name = "PATH", required_unless_present = "paths_from")]
     pub(crate) paths: Vec<PathBuf>,
 
-    /// Read paths from a file, one a line; `-` reads standard input
-    #[arg(long, value_name = "FILE")]
-    pub(crate) paths_from: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) label: graft_cli::label::LabelArguments,
 }
 
 #[derive(Debug, Args)]
@@ -120,8 +104,13 @@ pub(crate) struct PreprocessArguments {
     /// The model file
     pub(crate) model: PathBuf,
 
-    #[command(flatten)]
-    pub(crate) pictures: PictureArguments,
+    /// Image files, folders, or `-` for the bytes of one image on standard input
+    #[arg(value_name = "PATH", required_unless_present = "paths_from")]
+    pub(crate) paths: Vec<PathBuf>,
+
+    /// Read paths from a file, one a line; `-` reads standard input
+    #[arg(long, value_name = "FILE")]
+    pub(crate) paths_from: Option<PathBuf>,
 
     /// The folder to write PNG files to, each named after its picture
     #[arg(long, value_name = "DIR")]
@@ -157,18 +146,4 @@ pub(crate) struct BenchArguments {
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-fn fraction(text: &str) -> Result<f32, String> {
-    match text.parse() {
-        Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
-        _ => Err("not a number from 0 to 1".into()),
-    }
-}
-
-/// The number that was typed, else one for each core.
-pub(crate) fn threads(typed: Option<NonZeroUsize>) -> usize {
-    typed
-        .or_else(|| std::thread::available_parallelism().ok())
-        .map_or(1, NonZeroUsize::get)
 }

@@ -2,13 +2,14 @@
 
 use std::fmt::Write as _;
 
+use graft_cli::threads;
 use graft_engine::Engine;
 use graft_engine::evaluate::{Evaluation, evaluate};
 use graft_engine::listing::list_split;
 use graft_shared::error::{Error, Result};
 use graft_shared::files::write_atomic;
 
-use crate::cli::{EvalArguments, threads};
+use crate::cli::EvalArguments;
 use crate::{Outcome, print, report};
 
 pub(crate) fn run(arguments: &EvalArguments) -> Result<Outcome> {

@@ -13,7 +13,8 @@ mod verify;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
+use graft_cli::describe;
 use graft_shared::error::{Error, Result};
 
 use crate::cli::{Cli, Command};
@@ -26,6 +27,12 @@ fn main() -> ExitCode {
         Command::Info(arguments) => info::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
+        Command::Completions(arguments) => {
+            print_bytes(&describe::completions(Cli::command(), &arguments))
+        }
+        Command::Man(arguments) => {
+            describe::man(Cli::command(), &arguments).and_then(|page| print_bytes(&page))
+        }
     };
     match done {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
@@ -68,8 +75,13 @@ fn say(line: &str) {
 
 /// Writes text to standard output.
 fn print(text: &str) -> Result<()> {
+    print_bytes(text.as_bytes()).map(|_| ())
+}
+
+fn print_bytes(bytes: &[u8]) -> Result<Outcome> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())
+    out.write_all(bytes)
         .and_then(|()| out.flush())
-        .map_err(|error| Error::new("can't write to standard output").source(error))
+        .map_err(|error| Error::new("can't write to standard output").source(error))?;
+    Ok(Outcome::Done)
 }

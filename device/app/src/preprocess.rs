@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
+use graft_cli::pictures::each_picture;
 use graft_engine::Engine;
 use graft_engine::label::Picture;
 use graft_shared::card::Card;
@@ -12,7 +13,6 @@ use graft_shared::files::write_atomic;
 use image::{ExtendedColorType, ImageFormat};
 
 use crate::cli::PreprocessArguments;
-use crate::label::each_picture;
 use crate::{Outcome, print, report};
 
 pub(crate) fn run(arguments: &PreprocessArguments) -> Result<Outcome> {
@@ -22,7 +22,7 @@ pub(crate) fn run(arguments: &PreprocessArguments) -> Result<Outcome> {
         .with_context(|| format!("can't make the folder `{}`", folder.display()))?;
     let mut written = HashSet::new();
     let mut failures = 0;
-    for picture in each_picture(&arguments.pictures)? {
+    for picture in each_picture(&arguments.paths, arguments.paths_from.as_deref())? {
         let name = picture.path().to_path_buf();
         match preprocess(engine.card(), picture, folder, &mut written)
             .with_context(|| format!("can't preprocess `{}`", name.display()))

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod demo;
+pub mod describe;
 pub mod evaluate;
 pub mod label;
 pub mod train;
@@ -34,16 +35,12 @@ fn bottleneck_dir(common: &CommonArguments) -> Result<PathBuf> {
 
 /// Sizes the pool that all computing shares.
 fn use_threads(threads: Option<NonZeroUsize>) -> Result<usize> {
-    let threads = threads.map_or_else(cores, NonZeroUsize::get);
+    let threads = graft_cli::threads(threads);
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build_global()
         .context("can't start the threads")?;
     Ok(threads)
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
 /// Where pretrained weights come from.
@@ -55,13 +52,21 @@ fn weights(common: &CommonArguments) -> FetchOptions {
 }
 
 fn complain(error: &Error) {
+    say(&error.report());
+}
+
+fn say(line: &str) {
     // When stderr is closed there is nobody to tell.
-    let _ = writeln!(io::stderr(), "{}", error.report());
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 fn print(text: &str) -> Result<()> {
+    print_bytes(text.as_bytes())
+}
+
+fn print_bytes(bytes: &[u8]) -> Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())
+    out.write_all(bytes)
         .and_then(|()| out.flush())
         .context("can't write to standard output")
 }

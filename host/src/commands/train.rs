@@ -1,9 +1,12 @@
 //! `graft train`: what was typed becomes the options of a training run.
 
-use graft_shared::error::{Error, Result};
+use std::fs;
+use std::path::Path;
+
+use graft_shared::error::{Context, Error, Result};
 
 use super::{Done, bottleneck_dir, complain, print, use_threads, weights};
-use crate::cli::TrainArguments;
+use crate::cli::{Recipe, TrainArguments};
 use crate::dataset::{self, Percentages};
 use crate::progress::Progress;
 use crate::settings::{ChosenBy, Settings};
@@ -16,6 +19,10 @@ use crate::train::{Options, Outcome};
 pub fn run(arguments: TrainArguments) -> Result<Done> {
     let progress = Progress::new(arguments.common.quiet);
     let json = arguments.json;
+    warn(&arguments, &progress);
+    for file in [&arguments.output_graph, &arguments.output_labels] {
+        file.as_deref().map_or(Ok(()), make_room)?;
+    }
     match crate::train::train(options(arguments)?, &progress)? {
         Outcome::Finished(report) => {
             print(&if json {
@@ -35,8 +42,37 @@ pub fn run(arguments: TrainArguments) -> Result<Done> {
     }
 }
 
+/// Says what was typed in vain.
+fn warn(arguments: &TrainArguments, progress: &Progress) {
+    for warning in arguments.retrain.warnings() {
+        progress.say(&format!("warning: {warning}"));
+    }
+    if arguments.recipe != Recipe::Head {
+        progress.say("warning: --recipe is head: fine-tuning, which the other recipes need, is not there yet");
+    }
+    let suffix = |path: &Path| path.extension().is_none_or(|suffix| suffix != "onnx");
+    if let Some(path) = arguments
+        .output_graph
+        .as_deref()
+        .filter(|path| suffix(path))
+    {
+        progress.say(&format!(
+            "warning: `{}` will be an ONNX file whatever its suffix; `graft label` takes it as it is",
+            path.display()
+        ));
+    }
+}
+
+/// Makes the folder of a file that is written when training is over: a missing one must not cost the training.
+fn make_room(file: &Path) -> Result<()> {
+    let folder = file.parent().unwrap_or(file);
+    fs::create_dir_all(folder)
+        .with_context(|| format!("can't make the folder of `{}`", file.display()))
+}
+
 fn options(arguments: TrainArguments) -> Result<Options> {
     let common = &arguments.common;
+    let backbone = arguments.backbone()?;
     let mut settings = Settings::default();
     // The default is the user's choice too when it is typed: what counts is the value.
     let mut record = |name: &str, value: String, default: &str| {
@@ -56,11 +92,7 @@ fn options(arguments: TrainArguments) -> Result<Options> {
             },
         );
     };
-    record(
-        "backbone",
-        arguments.backbone.clone(),
-        crate::train::DEFAULT_BACKBONE,
-    );
+    record("backbone", backbone.clone(), crate::train::DEFAULT_BACKBONE);
     record("recipe", "head".into(), "head");
     record("fit", format!("{:?}", arguments.fit).to_lowercase(), "crop");
     record(
@@ -75,11 +107,16 @@ fn options(arguments: TrainArguments) -> Result<Options> {
     );
     let group_by = arguments.group_by.unwrap_or_default();
     record("group_by", group_by.name().into(), "none");
-    record(dataset::SOURCE, dataset::source_name(&arguments.source), "");
+    record(dataset::SOURCE, dataset::source_name(arguments.source()), "");
+    if let Some(pixels) = arguments.image_size {
+        record("image_size", pixels.to_string(), "");
+    }
     record("seed", common.seed.to_string(), "0");
     Ok(Options {
+        source: arguments.source().to_path_buf(),
         run: arguments.run,
-        backbone: arguments.backbone,
+        backbone,
+        image_size: arguments.image_size.map(usize::from),
         fit: arguments.fit,
         percentages: Percentages {
             validation: arguments.validation_percentage,
@@ -94,7 +131,6 @@ fn options(arguments: TrainArguments) -> Result<Options> {
         max_drop: arguments.max_drop,
         seed: common.seed,
         threads: use_threads(common.threads)?,
-        source: arguments.source,
         settings,
     })
 }
