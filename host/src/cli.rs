@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::backbone::Source;
 use crate::train::FitName;
 
 /// Puts your own image classifier on a small board: trains it from a folder of photos, one sub-folder per label.
@@ -37,6 +38,9 @@ pub enum Command {
     Evaluate(EvaluateArguments),
     /// Label pictures
     Label(LabelArguments),
+    /// List the pretrained backbones, or fetch the weights of one
+    #[command(subcommand)]
+    Backbones(BackbonesCommand),
     /// Fetch sample photos, train on them and label photos that training has not seen
     Demo(DemoArguments),
 }
@@ -57,9 +61,13 @@ pub struct TrainArguments {
     #[arg(long, value_name = "DIR")]
     pub run: Option<PathBuf>,
 
-    /// Which pretrained backbone to start from
+    /// Which pretrained backbone to start from (`graft backbones list`)
     #[arg(long, value_name = "NAME", default_value = crate::train::DEFAULT_BACKBONE)]
     pub backbone: String,
+
+    /// Weights of your own for this backbone: a safetensors file
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<Source>,
 
     /// What to train
     #[arg(long, value_enum, default_value = "head")]
@@ -108,6 +116,7 @@ impl TrainArguments {
             source,
             run: Some(run),
             backbone: crate::train::DEFAULT_BACKBONE.to_owned(),
+            weights: None,
             recipe: Recipe::Head,
             fit: FitName::Crop,
             testing_percentage: 10,
@@ -221,6 +230,42 @@ pub struct LabelArguments {
     /// Print one JSON object a line
     #[arg(long)]
     pub json: bool,
+}
+
+/// Of `graft backbones`.
+#[derive(Debug, Subcommand)]
+pub enum BackbonesCommand {
+    /// What there is, what it costs, and whether its weights are in the cache
+    List {
+        /// Cache of pretrained weights [default: in the user's cache folder]
+        #[arg(long, value_name = "DIR")]
+        model_dir: Option<PathBuf>,
+
+        /// Print one JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Put the weights of a backbone into the cache
+    #[command(after_help = "\
+Examples:
+  graft backbones fetch efficientnet_lite2
+  graft backbones fetch mobilenet_v2_1.0_224 --from model.safetensors")]
+    Fetch {
+        /// Its name
+        name: String,
+
+        /// Take the weights from this file of yours; it must be the one that the registry knows
+        #[arg(long, value_name = "FILE")]
+        from: Option<Source>,
+
+        /// Cache of pretrained weights [default: in the user's cache folder]
+        #[arg(long, value_name = "DIR")]
+        model_dir: Option<PathBuf>,
+
+        /// Never use the network
+        #[arg(long)]
+        offline: bool,
+    },
 }
 
 /// Of `graft demo`.

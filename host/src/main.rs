@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         Command::Train(arguments) => commands::train::run(arguments),
         Command::Evaluate(arguments) => commands::evaluate::run(&arguments),
         Command::Label(arguments) => commands::label::run(&arguments),
+        Command::Backbones(arguments) => commands::backbones::run(&arguments),
         Command::Demo(arguments) => commands::demo::run(arguments),
     };
     match done {

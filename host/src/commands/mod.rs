@@ -1,5 +1,6 @@
 //! What each command does with its arguments.
 
+pub mod backbones;
 pub mod demo;
 pub mod evaluate;
 pub mod label;
@@ -50,6 +51,7 @@ fn weights(common: &CommonArguments) -> FetchOptions {
     FetchOptions {
         model_dir: common.model_dir.clone(),
         offline: common.offline,
+        own: None,
     }
 }
 

@@ -3,6 +3,7 @@
 use graft_shared::error::{Error, Result};
 
 use super::{Done, bottleneck_dir, complain, print, use_threads, weights};
+use crate::backbone::FetchOptions;
 use crate::cli::TrainArguments;
 use crate::dataset::Percentages;
 use crate::progress::Progress;
@@ -61,6 +62,9 @@ fn options(arguments: TrainArguments) -> Result<Options> {
         arguments.backbone.clone(),
         crate::train::DEFAULT_BACKBONE,
     );
+    if let Some(weights) = &arguments.weights {
+        record("weights", weights.to_string(), "");
+    }
     record("recipe", "head".into(), "head");
     record("fit", format!("{:?}", arguments.fit).to_lowercase(), "crop");
     record(
@@ -83,7 +87,10 @@ fn options(arguments: TrainArguments) -> Result<Options> {
             testing: arguments.testing_percentage,
         },
         bottleneck_dir: bottleneck_dir(common)?,
-        weights: weights(common),
+        weights: FetchOptions {
+            own: arguments.weights.clone(),
+            ..weights(common)
+        },
         output_graph: arguments.output_graph,
         output_labels: arguments.output_labels,
         min_accuracy: arguments.min_accuracy,
