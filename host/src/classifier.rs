@@ -3,16 +3,16 @@
 use candle_core::Tensor;
 use graft_engine::{Engine, model};
 use graft_shared::card::{Card, Decision, Provenance, Quantization, QuantizationKind};
-use graft_shared::error::{Context, Error, Result};
+use graft_shared::error::{Context, Result};
 use graft_shared::labels::Labels;
 use graft_shared::preprocess::{Pixels, Preprocess};
 
 use crate::backbone::Backbone;
 use crate::export::{Signature, float_model, int8_model};
 use crate::head::Head;
-use crate::nn::{Graph, Linear, Op};
+use crate::nn::{Graph, Linear, Node, Op};
 use crate::progress::Progress;
-use crate::quantize::{Affine, Method, calibrate, fold, quantize};
+use crate::quantize::{Method, Normalisation, PixelCode, calibrate, fold, quantize};
 
 /// Images that pass through the float graph together.
 const BATCH: usize = 16;
@@ -58,7 +58,7 @@ impl Exported {
 }
 
 impl<'a> Classifier<'a> {
-    /// Puts `head` in the place of the backbone's own and folds BatchNorm.
+    /// Puts `head` on the bottlenecks, in the place of the classifier that the backbone may have, and folds BatchNorm.
     ///
     /// # Errors
     /// When the shapes do not fit.
@@ -70,15 +70,15 @@ impl<'a> Classifier<'a> {
         provenance: Provenance,
     ) -> Result<Self> {
         let mut graph = backbone.graph.clone();
-        let last = graph
-            .nodes
-            .last_mut()
-            .context("the backbone has no nodes")?;
-        last.op = Op::Linear(Linear {
-            weight: head.weight.clone(),
-            bias: head.bias.clone(),
+        graph.nodes.truncate(backbone.bottleneck + 1);
+        graph.nodes.push(Node {
+            name: "classifier".to_owned(),
+            op: Op::Linear(Linear {
+                weight: head.weight.clone(),
+                bias: head.bias.clone(),
+            }),
+            inputs: vec![backbone.bottleneck],
         });
-        last.name = "classifier".to_owned();
         Ok(Self {
             backbone,
             graph: fold(&graph).context("folding BatchNorm")?,
@@ -93,8 +93,7 @@ impl<'a> Classifier<'a> {
     /// # Errors
     /// When the graph can't be written.
     pub fn export_float(&self) -> Result<Exported> {
-        let spec = &self.backbone.spec;
-        let graph = float_model(&self.graph, spec.mean, spec.std, self.signature())
+        let graph = float_model(&self.graph, self.normalisation(), self.signature())
             .context("writing the float graph")?;
         let kind = Quantization {
             arithmetic: graft_shared::card::ARITHMETIC,
@@ -113,14 +112,14 @@ impl<'a> Classifier<'a> {
     /// the device's engine, are nearest to the float graph's.
     ///
     /// # Errors
-    /// When the pixels' normalisation is not on the integer grid, or an activation or weight can't be quantized.
+    /// When an activation or weight can't be quantized.
     pub fn export_int8(
         &self,
         calibration: &[Pixels],
         comparison: &[Pixels],
         progress: &Progress,
     ) -> Result<(Exported, Method)> {
-        let input = self.input_code()?;
+        let input = PixelCode::new(self.normalisation());
         let stage = progress.stage("calibrating", 2 * calibration.len() + comparison.len());
         let batches: Vec<Tensor> = calibration
             .chunks(BATCH)
@@ -193,19 +192,10 @@ impl<'a> Classifier<'a> {
         }
     }
 
-    /// The code of the pixels, where normalisation is one integer mean and one standard deviation for all channels.
-    fn input_code(&self) -> Result<Affine> {
-        let spec = &self.backbone.spec;
-        let (mean, std) = (spec.mean[0], spec.std[0]);
-        let alike = spec.mean == [mean; 3] && spec.std == [std; 3];
-        if alike && mean.fract() == 0.0 && (0.0..=255.0).contains(&mean) && std > 0.0 {
-            Ok(Affine {
-                scale: 1.0 / std,
-                zero_point: mean as u8,
-            })
-        } else {
-            Err(Error::new(format!("normalisation by mean {:?} and deviation {:?} is not on the integer grid of the pixels", spec.mean, spec.std))
-                .hint("only backbones with one integer mean, such as efficientnet-lite0, can be quantized"))
+    fn normalisation(&self) -> Normalisation {
+        Normalisation {
+            mean: self.backbone.spec.mean,
+            std: self.backbone.spec.std,
         }
     }
 }
@@ -233,4 +223,79 @@ fn distance(engine: &Engine, comparison: &[Pixels], float: &[Vec<f32>]) -> Resul
         .iter()
         .fold((0.0, 0.0), |total, sum| (total.0 + sum.0, total.1 + sum.1));
     Ok(lost / spread.max(1e-12))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::backbone::testing;
+    use crate::nn::testing::pseudo_random;
+
+    fn provenance() -> Provenance {
+        Provenance {
+            manifest_digest: [0; 32],
+            backbone: "tiny".into(),
+            backbone_digest: [0; 32],
+            recipe: "head".into(),
+            seed: 0,
+            settings: Vec::new(),
+            graft_version: String::new(),
+            created: 0,
+        }
+    }
+
+    fn pictures(range: std::ops::Range<usize>) -> Vec<Pixels> {
+        let picture = |number| Pixels {
+            width: 16,
+            height: 16,
+            data: (0..16 * 16 * 3)
+                .map(|i| (i * (number + 3) * (i / 48 + 1) % 256) as u8)
+                .collect(),
+        };
+        range.map(picture).collect()
+    }
+
+    /// Normalisations on and off the integer grid, weights with and without a classifier of their own.
+    #[test]
+    fn every_node_of_the_int8_file_runs_in_the_engines_own_operators() {
+        let head = Head {
+            weight: pseudo_random(&[3, 5], 7),
+            bias: pseudo_random(&[3], 8),
+        };
+        let labels = Labels::new(["a", "b", "c"].map(String::from).to_vec()).unwrap();
+        for (mean, std, table) in [
+            ([127.0; 3], [128.0; 3], false),
+            ([127.5; 3], [127.5; 3], true),
+            ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375], true),
+        ] {
+            let mut backbone = testing::tiny();
+            (backbone.spec.mean, backbone.spec.std) = (mean, std);
+            if table {
+                backbone.graph.nodes.truncate(backbone.bottleneck + 1);
+            }
+            let classifier = Classifier::new(
+                &backbone,
+                &head,
+                backbone.preprocess().unwrap(),
+                labels.clone(),
+                provenance(),
+            )
+            .unwrap();
+            let (int8, _) = classifier
+                .export_int8(&pictures(0..8), &pictures(8..12), &Progress::new(true))
+                .unwrap();
+            let engine = int8.engine().unwrap();
+            let report = engine.nodes();
+            assert_eq!(report.tract, 0, "{:?}", report.tract_operators);
+            let float = classifier.export_float().unwrap().engine().unwrap();
+            let loss = pictures(12..20).iter().fold(0.0_f32, |worst, picture| {
+                let (int8, float) = (engine.logits(picture), float.logits(picture));
+                let pairs = int8.unwrap().into_iter().zip(float.unwrap());
+                pairs.fold(worst, |worst, (a, b)| worst.max((a - b).abs()))
+            });
+            assert!(loss < 0.05, "mean {mean:?}: {loss}");
+        }
+    }
 }

@@ -8,6 +8,7 @@ use graft_cli::describe::{CompletionsArguments, ManArguments};
 use graft_cli::fraction;
 use graft_shared::error::Result;
 
+use crate::backbone::Source;
 use crate::dataset::GroupBy;
 use crate::retrain::{self, WithoutEffect};
 use crate::train::FitName;
@@ -44,6 +45,9 @@ pub enum Command {
     Evaluate(EvaluateArguments),
     /// Label pictures
     Label(LabelArguments),
+    /// List the pretrained backbones, or fetch the weights of one
+    #[command(subcommand)]
+    Backbones(BackbonesCommand),
     /// Fetch sample photos, train on them and label photos that training has not seen
     Demo(DemoArguments),
     /// Print the script that completes commands in a shell
@@ -81,9 +85,13 @@ pub struct TrainArguments {
     #[arg(long, value_name = "DIR")]
     pub run: Option<PathBuf>,
 
-    /// Which pretrained backbone to start from
+    /// Which pretrained backbone to start from (`graft backbones list`)
     #[arg(long, value_name = "NAME", default_value = crate::train::DEFAULT_BACKBONE)]
     backbone: String,
+
+    /// Weights of your own for this backbone: a safetensors file
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<Source>,
 
     /// As --backbone, by the names that retrain.py used
     #[arg(long, value_name = "NAME", hide = true, conflicts_with = "backbone")]
@@ -167,6 +175,7 @@ impl TrainArguments {
             backbone: crate::train::DEFAULT_BACKBONE.to_owned(),
             architecture: None,
             image_size: None,
+            weights: None,
             recipe: Recipe::Head,
             fit: FitName::Crop,
             testing_percentage: 10,
@@ -299,6 +308,42 @@ pub struct LabelArguments {
 
     #[command(flatten)]
     pub(crate) label: graft_cli::label::LabelArguments,
+}
+
+/// Of `graft backbones`.
+#[derive(Debug, Subcommand)]
+pub enum BackbonesCommand {
+    /// What there is, what it costs, and whether its weights are in the cache
+    List {
+        /// Cache of pretrained weights [default: in the user's cache folder]
+        #[arg(long, value_name = "DIR")]
+        model_dir: Option<PathBuf>,
+
+        /// Print one JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Put the weights of a backbone into the cache
+    #[command(after_help = "\
+Examples:
+  graft backbones fetch efficientnet_lite2
+  graft backbones fetch mobilenet_v2_1.0_224 --from model.safetensors")]
+    Fetch {
+        /// Its name
+        name: String,
+
+        /// Take the weights from this file of yours; it must be the one that the registry knows
+        #[arg(long, value_name = "FILE")]
+        from: Option<Source>,
+
+        /// Cache of pretrained weights [default: in the user's cache folder]
+        #[arg(long, value_name = "DIR")]
+        model_dir: Option<PathBuf>,
+
+        /// Never use the network
+        #[arg(long)]
+        offline: bool,
+    },
 }
 
 /// Of `graft demo`.

@@ -8,7 +8,7 @@ use graft_engine::label::Picture;
 use graft_engine::listing;
 use graft_shared::card::Card;
 use graft_shared::digest::sha256;
-use graft_shared::error::Result;
+use graft_shared::error::{Error, Result};
 
 use crate::backbone::{self, FetchOptions};
 use crate::dataset::Dataset;
@@ -176,6 +176,12 @@ pub fn candle_figure_of_run(
     let head = Head::from_safetensors(&bytes)?;
     let input_size = usize::from(card.preprocess.width);
     let backbone = backbone::load(&card.provenance.backbone, Some(input_size), weights)?;
+    if backbone.weights_digest != card.provenance.backbone_digest {
+        return Err(
+            Error::new("the model was trained on other weights of its backbone")
+                .hint("weights of your own are not in the cache"),
+        );
+    }
     let mut store = Store::open(bottleneck_dir, &backbone, &card.preprocess)?;
     let mut items = Vec::new();
     let mut truths = Vec::new();

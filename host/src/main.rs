@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Command::Check(arguments) => commands::check::run(&arguments),
         Command::Evaluate(arguments) => commands::evaluate::run(&arguments),
         Command::Label(arguments) => commands::label::run(&arguments),
+        Command::Backbones(arguments) => commands::backbones::run(&arguments),
         Command::Demo(arguments) => commands::demo::run(arguments),
         Command::Completions(arguments) => {
             commands::describe::completions(Cli::command(), &arguments)

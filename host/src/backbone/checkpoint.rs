@@ -1,4 +1,5 @@
-//! Reading PyTorch checkpoints: the zip format of torch.save since 1.6 and the one before it. Nothing in them is executed.
+//! Reading the tensors of weights files: safetensors, and PyTorch checkpoints in the zip format of torch.save since 1.6 and
+//! the one before it. Nothing in them is executed.
 
 use std::collections::HashMap;
 use std::fs;
@@ -11,21 +12,35 @@ use graft_shared::error::{self, Context};
 /// The first pickle of the older format: protocol 2, the ten bytes of a magic number, stop.
 const LEGACY_MAGIC: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
 
-/// All tensors of a state dict, by name.
+/// How a zip archive begins.
+const ZIP_MAGIC: &[u8] = b"PK\x03\x04";
+
+/// All tensors of a file, by name; which format it is in is told by its content.
 ///
 /// Meant for files whose hash has been checked: candle's reader of pickles can panic on forged ones.
 ///
 /// # Errors
-/// A file that can't be read or holds something else than a dict of tensors.
+/// A file that can't be read or holds something else than tensors by name.
 pub(super) fn read(path: &Path) -> error::Result<HashMap<String, Tensor>> {
     let failed = || format!("reading the tensors of {}", path.display());
     let bytes = fs::read(path).with_context(failed)?;
-    match bytes.strip_prefix(LEGACY_MAGIC) {
-        Some(rest) => read_legacy(rest).with_context(failed),
-        None => read_all(path)
+    if let Some(rest) = bytes.strip_prefix(LEGACY_MAGIC) {
+        read_legacy(rest).with_context(failed)
+    } else if bytes.starts_with(ZIP_MAGIC) {
+        read_all(path)
             .map(|tensors| tensors.into_iter().collect())
-            .with_context(failed),
+            .with_context(failed)
+    } else {
+        from_safetensors(&bytes).with_context(failed)
     }
+}
+
+/// All tensors of a safetensors file, by name.
+///
+/// # Errors
+/// Bytes that are no such file.
+pub(super) fn from_safetensors(bytes: &[u8]) -> error::Result<HashMap<String, Tensor>> {
+    candle_core::safetensors::load_buffer(bytes, &Device::Cpu).context("it is no safetensors file")
 }
 
 /// What follows the magic number: pickles of the protocol version, the writer's type sizes, the dict and a list of storage

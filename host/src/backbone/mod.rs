@@ -1,17 +1,23 @@
 //! Pretrained backbones: what there is, where the weights come from, and the graph that they fill.
 
+mod builder;
 mod checkpoint;
 mod efficientnet_lite;
+mod mobilenet;
 pub mod registry;
+pub mod sources;
 pub mod weights;
 
 use candle_core::{Device, Tensor};
+use graft_shared::digest::sha256;
 use graft_shared::error::{Context, Error, Result};
 use graft_shared::preprocess::{Filter, Fit, Pixels, Preprocess};
 
-use crate::nn::Graph;
+use crate::nn::{Graph, Op};
+use builder::Tensors;
 use registry::Architecture;
 pub use registry::BackboneSpec;
+pub use sources::Source;
 pub use weights::FetchOptions;
 
 /// A pretrained network, ready to run.
@@ -19,7 +25,7 @@ pub use weights::FetchOptions;
 pub struct Backbone {
     /// Its name in the registry.
     pub name: String,
-    /// All nodes, up to and with the 1,000-way classifier that it was trained with.
+    /// All nodes, up to and with the classifier that it was trained with; to the pool where the weights have none.
     pub graph: Graph,
     /// Index of the node whose output `[n, bottleneck_len]` feeds a classifier: the global average pool.
     pub bottleneck: usize,
@@ -42,16 +48,34 @@ pub struct Backbone {
 /// An unknown name, weights that can't be had, and a weights file that does not fit the architecture.
 pub fn load(name: &str, input_size: Option<usize>, options: &FetchOptions) -> Result<Backbone> {
     let spec = registry::find(name)?;
-    let file = weights::fetch(&spec, options)?;
     let input_size = input_size.unwrap_or(spec.input_size);
-    let tensors = checkpoint::read(&file.path)?;
-    let graph = match spec.architecture {
-        Architecture::EfficientnetLite0 => {
-            efficientnet_lite::build(efficientnet_lite::LITE0, &tensors, input_size)
+    let (tensors, digest, origin) = match &options.own {
+        Some(source) => {
+            let bytes = source.read(options.offline)?;
+            let tensors = checkpoint::from_safetensors(&bytes)
+                .with_context(|| format!("reading the tensors of {source}"))
+                .map_err(|error| error.hint("weights of your own come as a safetensors file"))?;
+            (tensors, sha256(&bytes), source.to_string())
         }
+        None => {
+            let file = weights::fetch(&spec, options)?;
+            let origin = file.path.display().to_string();
+            (checkpoint::read(&file.path)?, file.digest, origin)
+        }
+    };
+    let graph = build(spec.architecture, &tensors, input_size)
+        .with_context(|| format!("building `{name}` from {origin}"))?;
+    Backbone::new(graph, input_size, digest, spec)
+}
+
+fn build(architecture: Architecture, tensors: &dyn Tensors, input_size: usize) -> Result<Graph> {
+    match architecture {
+        Architecture::EfficientnetLite { width, depth } => {
+            efficientnet_lite::build(width, depth, tensors, input_size)
+        }
+        Architecture::MobilenetV1 { width } => mobilenet::build_v1(width, tensors, input_size),
+        Architecture::MobilenetV2 { width } => mobilenet::build_v2(width, tensors, input_size),
     }
-    .with_context(|| format!("building `{name}` from {}", file.path.display()))?;
-    Backbone::new(graph, input_size, file.digest, spec)
 }
 
 impl Backbone {
@@ -61,20 +85,20 @@ impl Backbone {
         weights_digest: [u8; 32],
         spec: BackboneSpec,
     ) -> Result<Backbone> {
-        use crate::nn::Op;
         let bottleneck = graph
             .nodes
             .iter()
             .position(|node| matches!(node.op, Op::GlobalAveragePool))
             .context("the graph has no global average pool")?;
-        let bottleneck_len = graph
-            .nodes
+        // What is pooled has the channels of the last convolution before it.
+        let bottleneck_len = graph.nodes[..bottleneck]
             .iter()
+            .rev()
             .find_map(|node| match &node.op {
-                Op::Linear(linear) => linear.weight.dim(1).ok(),
+                Op::Conv(conv) => conv.weight.dim(0).ok(),
                 _ => None,
             })
-            .context("the graph has no classifier")?;
+            .context("the graph has no convolution")?;
         Ok(Backbone {
             name: spec.name.clone(),
             graph,
@@ -152,7 +176,7 @@ pub(crate) mod testing {
 
     use super::*;
     use crate::nn::testing::pseudo_random;
-    use crate::nn::{Activation, Conv, Linear, Node, Op, Padding};
+    use crate::nn::{Activation, Conv, Linear, Node, Padding};
 
     /// One convolution for inputs of 16 pixels, bottlenecks of 5 values.
     pub(crate) fn tiny() -> Backbone {
@@ -193,7 +217,81 @@ pub(crate) mod testing {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::collections::HashMap;
+
+    use super::builder::testing::Anything;
     use super::*;
+
+    /// Multiply-adds of one image: every weight of a layer once for each pixel that the layer puts out.
+    fn multiply_adds(graph: &Graph, size: usize) -> f64 {
+        let input = Tensor::zeros((1, 3, size, size), candle_core::DType::F32, &Device::Cpu);
+        let mut sum = 0;
+        graph
+            .forward(&input.unwrap(), &mut |node, output| {
+                sum += match &graph.nodes[node].op {
+                    Op::Conv(conv) => {
+                        conv.weight.elem_count() * output.dim(2).unwrap() * output.dim(3).unwrap()
+                    }
+                    Op::Linear(linear) => linear.weight.elem_count(),
+                    _ => 0,
+                };
+                Ok(())
+            })
+            .unwrap();
+        sum as f64
+    }
+
+    #[test]
+    fn every_backbone_of_the_registry_has_its_published_cost() {
+        for spec in registry::all().unwrap() {
+            let graph = build(spec.architecture, &Anything::default(), spec.input_size).unwrap();
+            let mmacs = multiply_adds(&graph, spec.input_size) / 1e6;
+            assert!(
+                (mmacs / spec.mmacs - 1.0).abs() < 0.05,
+                "{}: {mmacs}, the registry says {}",
+                spec.name,
+                spec.mmacs
+            );
+        }
+    }
+
+    #[test]
+    fn weights_of_ones_own_come_from_a_safetensors_file_with_or_without_a_classifier() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mine.safetensors");
+        let options = FetchOptions {
+            model_dir: Some(folder.path().join("cache")),
+            offline: true,
+            own: Some(path.display().to_string().parse().unwrap()),
+        };
+        let load = || load("mobilenet_v2_0.35_96", Some(32), &options);
+        let input = Tensor::ones((1, 3, 32, 32), candle_core::DType::F32, &Device::Cpu).unwrap();
+        for without_classifier in [false, true] {
+            let anything = Anything {
+                without_classifier,
+                ..Anything::default()
+            };
+            build(Architecture::MobilenetV2 { width: 0.35 }, &anything, 32).unwrap();
+            let tensors: HashMap<String, Tensor> = anything.asked_for.into_inner();
+            std::fs::write(&path, safetensors::serialize(&tensors, None).unwrap()).unwrap();
+            let backbone = load().unwrap();
+            assert_eq!(
+                backbone.weights_digest,
+                sha256(&std::fs::read(&path).unwrap())
+            );
+            assert_eq!(backbone.bottleneck_len, 1280);
+            let output = backbone.graph.forward(&input, &mut |_, _| Ok(())).unwrap();
+            let outputs = if without_classifier { 1280 } else { 1000 };
+            assert_eq!(output.dims(), [1, outputs]);
+        }
+        std::fs::write(&path, b"something else").unwrap();
+        let report = load().unwrap_err().report();
+        assert!(
+            report.contains("mine.safetensors") && report.contains("hint: "),
+            "{report}"
+        );
+        assert!(!folder.path().join("cache").exists());
+    }
 
     #[test]
     fn pixels_become_planes_in_units_of_std() {

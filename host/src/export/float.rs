@@ -4,19 +4,17 @@ use candle_core::{Result, Tensor};
 
 use super::Signature;
 use super::builder::{Attribute, Builder};
+use super::int8::{geometry, normalised_pixels, to_nchw};
 use crate::nn::{Activation, Graph, Op};
+use crate::quantize::Normalisation;
 
-/// ONNX's number for f32 in `Cast`.
-const FLOAT: i64 = 1;
-
-/// The bytes of a folded graph as a float model; pixels are normalised as `(pixel - mean) / std`, per RGB channel.
+/// The bytes of a folded graph as a float model.
 ///
 /// # Errors
 /// When BatchNorm has not been folded.
 pub fn float_model(
     graph: &Graph,
-    mean: [f32; 3],
-    std: [f32; 3],
+    normalisation: Normalisation,
     signature: Signature,
 ) -> Result<Vec<u8>> {
     let mut builder = Builder::default();
@@ -27,22 +25,8 @@ pub fn float_model(
         let read = |i: usize| outputs[node.inputs[i]].as_str();
         let output = match &node.op {
             Op::Input => {
-                let pixels = builder.node(
-                    "Cast",
-                    "image.float",
-                    &["image"],
-                    vec![("to", Attribute::Integer(FLOAT))],
-                );
-                let mean = builder.floats("image.mean".into(), &[3], &mean);
-                let centred = builder.node("Sub", "image.centred", &[&pixels, &mean], vec![]);
-                let std = builder.floats("image.std".into(), &[3], &std);
-                let normalised = builder.node("Div", "image.normalised", &[&centred, &std], vec![]);
-                builder.node(
-                    "Transpose",
-                    "image.nchw",
-                    &[&normalised],
-                    vec![("perm", Attribute::Integers(vec![0, 3, 1, 2]))],
-                )
+                let pixels = normalised_pixels(&mut builder, normalisation);
+                to_nchw(&mut builder, &pixels)
             }
             Op::Conv(conv) => {
                 let (weight_name, bias_name) = (format!("{name}.weight"), format!("{name}.bias"));
@@ -51,12 +35,8 @@ pub fn float_model(
                     candle_core::bail!("`{name}` has no bias: fold BatchNorm first")
                 };
                 let bias = tensor(&mut builder, bias_name, bias)?;
-                let attributes = super::int8::geometry(
-                    conv.weight.dims(),
-                    conv.stride,
-                    conv.padding,
-                    conv.groups,
-                );
+                let attributes =
+                    geometry(conv.weight.dims(), conv.stride, conv.padding, conv.groups);
                 let sum = if conv.activation == Activation::None {
                     name.to_owned()
                 } else {

@@ -1,16 +1,16 @@
-//! The quantized graph in standard operators: QLinearConv; DequantizeLinear, Add, QuantizeLinear; DequantizeLinear,
+//! The quantized graph in standard operators: Cast, Sub, Div, QuantizeLinear for the pixels where they need it; QLinearConv; DequantizeLinear, Add, QuantizeLinear; DequantizeLinear,
 //! GlobalAveragePool, QuantizeLinear; MatMulInteger, Add, Cast, Mul.
 
 use super::Signature;
 use super::builder::{Attribute, Builder};
 use crate::nn::Padding;
-use crate::quantize::{Affine, QuantizedGraph, QuantizedOp};
+use crate::quantize::{Affine, Normalisation, QuantizedGraph, QuantizedOp};
 
 /// ONNX's number for f32 in `Cast`.
 const FLOAT: i64 = 1;
 
-/// The bytes of a quantized graph as an int8 model. The pixels are the first activation: no operator stands for them but a
-/// Transpose to ONNX's channel-first layout.
+/// The bytes of a quantized graph as an int8 model. Where the pixels are the first activation, no operator stands for them
+/// but a Transpose to ONNX's channel-first layout.
 #[must_use]
 pub fn int8_model(graph: &QuantizedGraph, signature: Signature) -> Vec<u8> {
     let mut builder = Builder::default();
@@ -27,12 +27,17 @@ pub fn int8_model(graph: &QuantizedGraph, signature: Signature) -> Vec<u8> {
         let read = |i: usize| outputs[node.inputs[i]].as_str();
         let read_code = |i: usize| &codes[node.inputs[i]];
         let output = match &node.op {
-            QuantizedOp::Input => builder.node(
-                "Transpose",
-                "image.nchw",
-                &["image"],
-                vec![("perm", Attribute::Integers(vec![0, 3, 1, 2]))],
-            ),
+            QuantizedOp::Input(normalisation) => {
+                let bytes = match normalisation {
+                    None => "image".to_owned(),
+                    Some(normalisation) => {
+                        let normalised = normalised_pixels(&mut builder, *normalisation);
+                        let inputs = [normalised.as_str(), &code[0], &code[1]];
+                        builder.node("QuantizeLinear", "image.quantized", &inputs, vec![])
+                    }
+                };
+                to_nchw(&mut builder, &bytes)
+            }
             QuantizedOp::Conv {
                 weights,
                 shape,
@@ -148,6 +153,25 @@ pub fn int8_model(graph: &QuantizedGraph, signature: Signature) -> Vec<u8> {
         codes.push(code);
     }
     builder.finish(signature)
+}
+
+/// `(pixel - mean) / std` in f32, channels last.
+pub(super) fn normalised_pixels(
+    builder: &mut Builder,
+    Normalisation { mean, std }: Normalisation,
+) -> String {
+    let to_float = vec![("to", Attribute::Integer(FLOAT))];
+    let pixels = builder.node("Cast", "image.float", &["image"], to_float);
+    let mean = builder.floats("image.mean".into(), &[3], &mean);
+    let centred = builder.node("Sub", "image.centred", &[&pixels, &mean], vec![]);
+    let std = builder.floats("image.std".into(), &[3], &std);
+    builder.node("Div", "image.normalised", &[&centred, &std], vec![])
+}
+
+/// Channels first, as ONNX's operators want them.
+pub(super) fn to_nchw(builder: &mut Builder, image: &str) -> String {
+    let perm = vec![("perm", Attribute::Integers(vec![0, 3, 1, 2]))];
+    builder.node("Transpose", "image.nchw", &[image], perm)
 }
 
 /// The attributes of a square convolution with weights `[output channels, input channels / groups, height, width]`.

@@ -2,12 +2,14 @@
 
 mod calibrate;
 mod fold;
+mod pixels;
 mod round;
 
 use crate::nn::Padding;
 
 pub use calibrate::{Calibration, Method, calibrate};
 pub use fold::fold;
+pub use pixels::{Normalisation, PixelCode};
 pub use round::quantize;
 
 /// How bytes stand for reals: `real = scale * (byte - zero_point)`.
@@ -42,8 +44,8 @@ pub struct QuantizedNode {
 /// The operators of the quantized graph.
 #[derive(Debug)]
 pub enum QuantizedOp {
-    /// The pixels.
-    Input,
+    /// The pixels: themselves, or normalised by a table of the engine's.
+    Input(Option<Normalisation>),
     /// Convolution; the activation is the clamp of the output's scale and zero point.
     Conv {
         /// Weights with one scale per output channel, OIHW.

@@ -3,13 +3,13 @@
 use candle_core::Tensor;
 use graft_shared::error::{Context, Error, Result};
 
-use super::{Affine, Calibration, Method, QuantizedGraph, QuantizedNode, QuantizedOp, Weights};
+use super::{Calibration, Method, PixelCode, QuantizedGraph, QuantizedNode, QuantizedOp, Weights};
 use crate::nn::{Activation, Graph, Op};
 
 /// Two products of weights beyond this and a byte would overflow an i16 on ARM without `sdot`.
 const MAX_WEIGHT: f64 = 127.0;
 
-/// Quantizes a folded graph with the activations' ranges by `method`; `input` is the code of the pixels.
+/// Quantizes a folded graph with the activations' ranges by `method`; `input` is how the pixels come in.
 ///
 /// Weights are symmetric with one scale per output channel. Biases are corrected for the mean shift that rounding the
 /// weights causes: Nagel et al. 2019 (arXiv 1906.04721), section 4.2, with the channel means measured on the calibration
@@ -21,17 +21,17 @@ pub fn quantize(
     graph: &Graph,
     calibration: &Calibration,
     method: Method,
-    input: Affine,
+    input: PixelCode,
 ) -> Result<QuantizedGraph> {
     let mut nodes: Vec<QuantizedNode> = Vec::with_capacity(graph.nodes.len());
     for (index, node) in graph.nodes.iter().enumerate() {
         let source = node.inputs.first().copied().unwrap_or(0);
-        let read = nodes.get(source).map_or(input, |node| node.output);
+        let read = nodes.get(source).map_or(input.output, |node| node.output);
         let mut output = calibration.range(index, method);
         let op = match &node.op {
             Op::Input => {
-                output = input;
-                QuantizedOp::Input
+                output = input.output;
+                QuantizedOp::Input(input.normalisation)
             }
             Op::Conv(conv) => {
                 if conv.activation == Activation::Relu6 {
