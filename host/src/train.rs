@@ -1,6 +1,6 @@
 //! `graft train`: from a folder of photos to a finished run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use graft_engine::Engine;
@@ -112,6 +112,12 @@ pub fn train(mut options: Options, progress: &Progress) -> Result<Outcome> {
     dataset::group(&mut dataset, options.group_by, &features.matrix)?;
     let earlier = earlier(&dataset, &run, &options);
     dataset::split(&mut dataset, options.percentages, &earlier)?;
+    if let Some(folder) = &earlier.run {
+        progress.say(&format!(
+            "photos keep the sides they had in {}",
+            folder.display()
+        ));
+    }
     tell_about(&dataset, progress);
     // The settings first: a split without them would not be found by a later run.
     run.write(names::SETTINGS, options.settings.to_toml()?.as_bytes())?;
@@ -275,8 +281,9 @@ fn bottlenecks(
 
 /// The sides of the newest run beside this one that split the same photos in the same way.
 fn earlier(dataset: &Dataset, run: &Run, options: &Options) -> Earlier {
-    let Some(runs) = run.folder().parent() else {
-        return Earlier::default();
+    let runs = match run.folder().parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
     };
     let settings = [
         (

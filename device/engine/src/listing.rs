@@ -8,7 +8,10 @@
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use graft_shared::error::{Context, Error, Result};
 
@@ -98,29 +101,51 @@ fn list_folders(source: &Path) -> Result<Vec<Photo>> {
             _ => {}
         }
     }
-    let mut photos = vec![];
+    let mut labels = vec![];
     if !splits.is_empty() && splits.len() == folders.len() {
         for (folder, split) in splits {
-            for label in self::folders(folder)? {
-                add_label(source, &label, Some(split), &mut photos)?;
-            }
+            let below = self::folders(folder)?;
+            labels.extend(below.into_iter().map(|label| (label, Some(split))));
         }
     } else {
-        for label in &folders {
-            add_label(source, label, None, &mut photos)?;
+        labels.extend(folders.into_iter().map(|label| (label, None)));
+    }
+    // Folders are walked side by side: on a network or a slow disk the answers take longer than the work.
+    let next = AtomicUsize::new(0);
+    let walk = || -> Vec<(usize, Result<Vec<Photo>>)> {
+        let indices = std::iter::from_fn(|| {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            labels.get(index).map(|label| (index, label))
+        });
+        indices
+            .map(|(index, (label, split))| (index, list_label(source, label, *split)))
+            .collect()
+    };
+    let mut listed: Vec<(usize, Result<Vec<Photo>>)> = thread::scope(|scope| {
+        let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let walks: Vec<_> = (1..threads.min(labels.len()))
+            .map(|_| scope.spawn(walk))
+            .collect();
+        let mut listed = walk();
+        for walk in walks {
+            match walk.join() {
+                Ok(more) => listed.extend(more),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
         }
+        listed
+    });
+    listed.sort_by_key(|(index, _)| *index);
+    let mut photos = vec![];
+    for (_, label) in listed {
+        photos.append(&mut label?);
     }
     Ok(photos)
 }
 
-/// Adds the photos below a label folder, sorted by path. Real folders are walked before links to folders, so that a
-/// photo that both lead to has its own path.
-fn add_label(
-    source: &Path,
-    folder: &Path,
-    split: Option<&str>,
-    photos: &mut Vec<Photo>,
-) -> Result<()> {
+/// The photos below a label folder, sorted by path. Real folders are walked before links to folders, so that a photo that
+/// both lead to has its own path.
+fn list_label(source: &Path, folder: &Path, split: Option<&str>) -> Result<Vec<Photo>> {
     let mut walk = Walk::new(source, folder)?;
     walk.real(folder)?;
     while let Some(link) = walk.links.pop() {
@@ -128,7 +153,7 @@ fn add_label(
     }
     walk.files.sort_unstable();
     if walk.files.is_empty() {
-        return Ok(());
+        return Ok(vec![]);
     }
     let label = folder
         .file_name()
@@ -140,13 +165,13 @@ fn add_label(
             )
         })
         .map_err(|error| error.hint("rename the folder"))?;
-    photos.extend(walk.files.into_iter().map(|path| Photo {
+    let photo = |path: PathBuf| Photo {
         label: label.to_owned(),
         split: split.map(str::to_owned),
         group: sub_folder(folder, &path),
         path,
-    }));
-    Ok(())
+    };
+    Ok(walk.files.into_iter().map(photo).collect())
 }
 
 /// The first folder between a label folder and a file below it.

@@ -70,9 +70,15 @@ pub(super) fn group_by_directions(
     let given = photos.iter().any(|photo| photo.split.is_some());
     let mut union = Union::new(photos.len());
     union.join_equal(keys(photos, |photo| Some(photo.content_hash)));
-    if group_by == GroupBy::Folder || dataset.has_group_column {
-        union.join_equal(keys(photos, |photo| photo.listed_group.as_deref()));
-    }
+    let is_list = dataset.is_list;
+    union.join_equal(keys(photos, |photo| match &photo.listed_group {
+        Some(group) => (is_list || group_by == GroupBy::Folder).then(|| group.clone().into()),
+        // A list knows no label folder: there the folder of the file counts.
+        None if is_list && group_by == GroupBy::Folder => {
+            Some(photo.path.parent()?.as_os_str().to_owned())
+        }
+        None => None::<std::ffi::OsString>,
+    }));
     union.join_equal(keys(photos, nohash));
     if group_by == GroupBy::ExifBurst {
         join_bursts(photos, &mut union, &mut dataset.warnings);

@@ -95,8 +95,8 @@ pub struct Dataset {
     pub refused: Vec<Refused>,
     /// What people should know about their data.
     pub warnings: Vec<String>,
-    /// Whether `listed_group` comes from a list, which has to be obeyed.
-    pub has_group_column: bool,
+    /// Whether the photos come from a list, whose groups have to be obeyed.
+    pub is_list: bool,
 }
 
 impl Dataset {

@@ -43,7 +43,7 @@ pub fn scan(source: &Path, cache: Option<&Path>, progress: &Progress) -> Result<
         labels: Labels::new(names.iter().map(|name| (*name).to_owned()).collect())?,
         photos: Vec::with_capacity(listed.len()),
         refused: Vec::new(),
-        has_group_column: source.is_file(),
+        is_list: source.is_file(),
     };
     let hashes = hash(&listed, source, cache, progress)?;
     for (photo, hash) in listed.into_iter().zip(hashes) {
@@ -118,12 +118,8 @@ fn hash_file(
     folder: &Path,
     cache: Option<&IndexCache>,
 ) -> Result<([u8; 32], Option<Entry>)> {
-    if path
-        .as_os_str()
-        .as_encoded_bytes()
-        .iter()
-        .any(|byte| b"\t\n\r".contains(byte))
-    {
+    let breaks_lines = |byte: &u8| matches!(byte, b'\t' | b'\n' | b'\r');
+    if path.as_os_str().as_encoded_bytes().iter().any(breaks_lines) {
         return Err(Error::new("its path holds a tab or a line break").hint("rename the file"));
     }
     let stamp = cache.and_then(|_| Stamp::of(&folder.join(path), &fs::metadata(path).ok()?));

@@ -262,7 +262,7 @@ pub(super) mod tests {
             photos,
             refused: Vec::new(),
             warnings: Vec::new(),
-            has_group_column: false,
+            is_list: false,
         }
     }
 
