@@ -8,6 +8,7 @@
 )]
 
 mod arm;
+mod backbones;
 mod device;
 mod layering;
 mod messages;

@@ -65,8 +65,8 @@ pub struct TrainArguments {
     #[arg(long, value_name = "NAME", default_value = crate::train::DEFAULT_BACKBONE)]
     pub backbone: String,
 
-    /// Weights of your own for this backbone: a safetensors file
-    #[arg(long, value_name = "FILE")]
+    /// Weights of your own for this backbone: a safetensors file here or on the Hugging Face Hub
+    #[arg(long, value_name = "FILE|hf:OWNER/NAME/FILE[@REVISION]")]
     pub weights: Option<Source>,
 
     /// What to train
@@ -254,8 +254,8 @@ Examples:
         /// Its name
         name: String,
 
-        /// Take the weights from this file of yours; it must be the one that the registry knows
-        #[arg(long, value_name = "FILE")]
+        /// Take the weights from here; they must be those that the registry knows
+        #[arg(long, value_name = "FILE|hf:OWNER/NAME/FILE[@REVISION]")]
         from: Option<Source>,
 
         /// Cache of pretrained weights [default: in the user's cache folder]
