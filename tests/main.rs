@@ -8,6 +8,7 @@
 )]
 
 mod arm;
+mod backbones;
 mod bulk;
 mod device;
 mod habits;

@@ -290,12 +290,12 @@ mod tests {
             let report = engine.nodes();
             assert_eq!(report.tract, 0, "{:?}", report.tract_operators);
             let float = classifier.export_float().unwrap().engine().unwrap();
-            let loss = pictures(12..20).iter().fold(0.0_f32, |worst, picture| {
-                let (int8, float) = (engine.logits(picture), float.logits(picture));
-                let pairs = int8.unwrap().into_iter().zip(float.unwrap());
-                pairs.fold(worst, |worst, (a, b)| worst.max((a - b).abs()))
-            });
-            assert!(loss < 0.05, "mean {mean:?}: {loss}");
+            let float: Vec<Vec<f32>> = pictures(12..20)
+                .iter()
+                .map(|picture| float.logits(picture).unwrap())
+                .collect();
+            let loss = distance(&engine, &pictures(12..20), &float).unwrap();
+            assert!(loss < 1e-3, "mean {mean:?}: {loss}");
         }
     }
 }

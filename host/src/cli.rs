@@ -89,8 +89,8 @@ pub struct TrainArguments {
     #[arg(long, value_name = "NAME", default_value = crate::train::DEFAULT_BACKBONE)]
     backbone: String,
 
-    /// Weights of your own for this backbone: a safetensors file
-    #[arg(long, value_name = "FILE")]
+    /// Weights of your own for this backbone: a safetensors file here or on the Hugging Face Hub
+    #[arg(long, value_name = "FILE|hf:OWNER/NAME/FILE[@REVISION]")]
     pub weights: Option<Source>,
 
     /// As --backbone, by the names that retrain.py used
@@ -332,8 +332,8 @@ Examples:
         /// Its name
         name: String,
 
-        /// Take the weights from this file of yours; it must be the one that the registry knows
-        #[arg(long, value_name = "FILE")]
+        /// Take the weights from here; they must be those that the registry knows
+        #[arg(long, value_name = "FILE|hf:OWNER/NAME/FILE[@REVISION]")]
         from: Option<Source>,
 
         /// Cache of pretrained weights [default: in the user's cache folder]

@@ -242,15 +242,15 @@ mod tests {
     }
 
     #[test]
-    fn every_backbone_of_the_registry_has_its_published_cost() {
+    fn every_backbone_of_the_registry_is_built_and_costs_what_is_said() {
         for spec in registry::all().unwrap() {
             let graph = build(spec.architecture, &Anything::default(), spec.input_size).unwrap();
             let mmacs = multiply_adds(&graph, spec.input_size) / 1e6;
+            let said = spec.mmacs;
             assert!(
-                (mmacs / spec.mmacs - 1.0).abs() < 0.05,
-                "{}: {mmacs}, the registry says {}",
-                spec.name,
-                spec.mmacs
+                (mmacs - said).abs() <= 0.5,
+                "{}: {mmacs}, not {said}",
+                spec.name
             );
         }
     }

@@ -128,7 +128,7 @@ mod tests {
         let mut backbones = registry::all().unwrap();
         let text = list_text(&backbones, &options).unwrap();
         assert!(
-            text.contains("efficientnet_lite0       224    407   75.1 %  Apache-2.0  pip"),
+            text.contains("efficientnet_lite0       224    385   75.1 %  Apache-2.0  pip"),
             "{text}"
         );
         assert!(

@@ -1,5 +1,6 @@
-//! Where weights come from: a Python package, or a file on this machine.
+//! Where weights come from: a Python package, the Hugging Face Hub, or a file on this machine.
 
+mod hub;
 mod pip;
 
 use std::fmt;
@@ -12,6 +13,9 @@ use serde::Deserialize;
 
 /// Bytes of a weights file, at most: several times the largest backbone, and what a damaged archive may cost in memory.
 const MAX_WEIGHTS_BYTES: u64 = 1 << 30;
+
+/// What is typed before a file on the Hub.
+const HUB_PREFIX: &str = "hf:";
 
 /// Where weights can be had.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -26,6 +30,15 @@ pub enum Source {
         /// Path of the file in the wheel.
         member: String,
     },
+    /// A file of a model repository on the Hugging Face Hub.
+    Hub {
+        /// `owner/name`.
+        repo: String,
+        /// Path in the repository.
+        file: String,
+        /// A branch, a tag or, so that it can't change, a commit.
+        revision: String,
+    },
     /// A file on this machine.
     File {
         /// Where it is.
@@ -39,6 +52,7 @@ impl Source {
     pub fn kind(&self) -> &'static str {
         match self {
             Source::Pip { .. } => "pip",
+            Source::Hub { .. } => "hub",
             Source::File { .. } => "file",
         }
     }
@@ -48,7 +62,8 @@ impl Source {
     pub fn needs_network(&self) -> bool {
         match self {
             Source::Pip { .. } => true,
-            Source::File { .. } => false,
+            // The Hub has a cache of its own.
+            Source::Hub { .. } | Source::File { .. } => false,
         }
     }
 
@@ -67,6 +82,11 @@ impl Source {
                 version,
                 member,
             } => pip::read(package, version, member),
+            Source::Hub {
+                repo,
+                file,
+                revision,
+            } => hub::read(repo, file, revision, offline),
             Source::File { path } => File::open(path)
                 .context("it can't be opened")
                 .and_then(read_limited)
@@ -81,17 +101,38 @@ impl fmt::Display for Source {
             Source::Pip {
                 package, version, ..
             } => write!(f, "the Python package {package} {version}"),
+            Source::Hub {
+                repo,
+                file,
+                revision,
+            } => write!(f, "{HUB_PREFIX}{repo}/{file}@{revision}"),
             Source::File { path } => f.write_str(path),
         }
     }
 }
 
-/// As it is typed: the path of a file.
+/// As it is typed: the path of a file, or `hf:OWNER/NAME/FILE` with `@REVISION` after it where it is not `main`.
 impl FromStr for Source {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Source> {
-        Ok(Source::File { path: text.into() })
+        let Some(text) = text.strip_prefix(HUB_PREFIX) else {
+            return Ok(Source::File { path: text.into() });
+        };
+        let (path, revision) = text.rsplit_once('@').unwrap_or((text, "main"));
+        let parts: Vec<&str> = path.splitn(3, '/').collect();
+        match parts[..] {
+            [owner, name, file] if ![owner, name, file, revision].contains(&"") => {
+                Ok(Source::Hub {
+                    repo: format!("{owner}/{name}"),
+                    file: file.into(),
+                    revision: revision.into(),
+                })
+            }
+            _ => Err(Error::new(format!(
+                "`{text}` is not OWNER/NAME/FILE, with @REVISION after it if wanted"
+            ))),
+        }
     }
 }
 
@@ -108,4 +149,30 @@ fn read_limited(reader: impl Read) -> Result<Vec<u8>> {
         )));
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn what_is_typed_is_a_file_or_on_the_hub() {
+        let file = Source::File {
+            path: "a/b@c.safetensors".into(),
+        };
+        assert_eq!("a/b@c.safetensors".parse::<Source>().unwrap(), file);
+        let hub = Source::Hub {
+            repo: "me/birds".into(),
+            file: "weights/model.safetensors".into(),
+            revision: "main".into(),
+        };
+        let typed = "hf:me/birds/weights/model.safetensors";
+        assert_eq!(typed.parse::<Source>().unwrap(), hub);
+        assert_eq!(hub.to_string().parse::<Source>().unwrap(), hub);
+        for wrong in ["hf:", "hf:me/birds", "hf:me//file", "hf:me/birds/file@"] {
+            assert!(wrong.parse::<Source>().is_err(), "{wrong}");
+        }
+    }
 }
