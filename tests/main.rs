@@ -12,5 +12,6 @@ mod device;
 mod layering;
 mod messages;
 mod onnx;
+mod pictures;
 mod support;
 mod train;
