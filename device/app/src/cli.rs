@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 /// The formats that this build reads, beside the version.
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (reads JPEG, PNG, WebP, GIF, BMP and TIFF)");
+const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (reads JPEG, PNG, WebP, GIF, BMP and TIFF)"
+);
 
 /// Labels pictures on the board with a model that `graft train` made.
 #[derive(Debug, Parser)]
