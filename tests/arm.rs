@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use crate::support::{
-    Dir, TestCommand, cross_built, data, graft_device, qemu_aarch64, skip, trained,
+    Dir, TestCommand, cross_built, data, graft_device, make_kinds, qemu_aarch64, skip, trained,
 };
 
 /// A hundred real photos where there are any, else ten that the tests made: the emulator takes seconds for each.
@@ -98,4 +98,56 @@ fn arm_and_x86_see_and_say_the_same() {
         .arg("verify")
         .arg(&trained().model)
         .stdout();
+}
+
+#[test]
+fn arm_and_x86_read_and_refuse_the_same_pictures() {
+    let (program, emulator) = match (cross_built(), qemu_aarch64()) {
+        (Ok(program), Ok(emulator)) => (program, emulator),
+        (Err(reason), _) | (_, Err(reason)) => return skip(&reason),
+    };
+    let dir = Dir::new();
+    let (read, refused) = make_kinds(&dir, "kinds");
+    // What is written, and what is said of the others.
+    let preprocess = |command: TestCommand, output: &str| {
+        let finished = command
+            .args(["preprocess".as_ref(), trained().model.as_os_str()])
+            .args(read.iter().chain(&refused))
+            .args(["--output", output])
+            .run()
+            .expect_code(1);
+        let written: BTreeMap<_, _> = std::fs::read_dir(dir.path(output))
+            .unwrap()
+            .map(|file| file.unwrap().path())
+            .map(|file| {
+                (
+                    file.file_name().unwrap().to_owned(),
+                    std::fs::read(file).unwrap(),
+                )
+            })
+            .collect();
+        assert_eq!(written.len(), read.len(), "{}", finished.stderr);
+        (written, finished.stderr)
+    };
+    let x86 = preprocess(graft_device(&dir), "x86");
+    for file in &refused {
+        let named = format!("can't preprocess `{}`", file.display());
+        assert!(x86.1.contains(&named), "{named}: {}", x86.1);
+    }
+    let command = dir.command(emulator);
+    let arm = preprocess(
+        command.args([
+            OsStr::new("-cpu"),
+            "cortex-a76".as_ref(),
+            program.as_os_str(),
+        ]),
+        "arm",
+    );
+    assert_eq!(arm.1, x86.1, "the refusals differ");
+    for (name, pixels) in &x86.0 {
+        assert!(
+            arm.0.get(name) == Some(pixels),
+            "the pixels of {name:?} differ"
+        );
+    }
 }

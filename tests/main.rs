@@ -16,5 +16,6 @@ mod layering;
 mod messages;
 mod onnx;
 mod retrain;
+mod pictures;
 mod support;
 mod train;

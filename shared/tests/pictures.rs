@@ -149,7 +149,7 @@ fn pngs_with_few_bits_and_with_palettes() {
             _ => vec![0, 0, 1],
         };
         let header = png_header(2, 1, depth, 3);
-        let opaque = png_of(header.clone(), &[palette.clone()], &indices);
+        let opaque = png_of(header.clone(), std::slice::from_ref(&palette), &indices);
         assert_eq!(pixels(&opaque).data, [10, 20, 30, 0, 100, 200]);
         let clear = png_of(header, &[palette.clone(), opacity.clone()], &indices);
         assert_eq!(pixels(&clear).data, [10, 20, 30, 204, 224, 244]);

@@ -2,6 +2,7 @@
 
 mod command;
 mod data;
+mod kinds;
 mod programs;
 mod python;
 mod qemu;
@@ -9,6 +10,7 @@ mod trained;
 
 pub(crate) use command::{Dir, Finished, TestCommand};
 pub(crate) use data::{data, skip};
+pub(crate) use kinds::make_kinds;
 pub(crate) use programs::{cross_built, graft, graft_device};
 pub(crate) use python::python;
 pub(crate) use qemu::qemu_aarch64;

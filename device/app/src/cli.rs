@@ -7,7 +7,10 @@ use clap::{Args, Parser, Subcommand};
 use graft_cli::describe::{CompletionsArguments, ManArguments};
 
 /// The formats that this build reads, beside the version.
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (reads JPEG, PNG, WebP, GIF, BMP and TIFF)");
+const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (reads JPEG, PNG, WebP, GIF, BMP and TIFF)"
+);
 
 /// Labels pictures on the board with a model that `graft train` made.
 #[derive(Debug, Parser)]

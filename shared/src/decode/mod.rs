@@ -27,6 +27,9 @@ use crate::preprocess::Pixels;
 use self::contain::contained;
 use self::format::{Format, READ};
 
+/// A whole file of the decoder's format -> RGB8, orientation applied.
+type Decoder = fn(&[u8]) -> Result<Pixels>;
+
 /// Decodes an image file, whatever its name, to RGB8 as a viewer shows it: JPEG, PNG, WebP, GIF, BMP or TIFF.
 ///
 /// EXIF orientation is applied. Grey becomes three equal channels, CMYK is converted without a colour profile, 16-bit
@@ -46,7 +49,7 @@ pub fn decode(image_file: &[u8]) -> Result<Pixels> {
         ))
         .hint("convert the image to JPEG first, or scale it down"));
     }
-    let (name, decoder): (_, fn(&[u8]) -> Result<Pixels>) = match format::of(image_file) {
+    let (name, decoder): (_, Decoder) = match format::of(image_file) {
         Format::Jpeg => ("JPEG", jpeg::decode),
         Format::Png => ("PNG", png::decode),
         Format::WebP => ("WebP", webp::decode),

@@ -31,7 +31,10 @@ const CONVERT: &str = "convert the image to JPEG or PNG first: `magick image.tif
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Pixels> {
     let file = File(bytes);
-    for entry in file.entries().context("cut off in its header")? {
+    for entry in file
+        .entries()
+        .context("damaged or cut off: its directory lies beyond its end")?
+    {
         entry.check(bytes)?;
     }
     // The decoder would fill damaged data up with grey, and take any size that the JPEG inside says.
