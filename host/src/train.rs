@@ -31,6 +31,10 @@ const CALIBRATION_IMAGES: usize = 256;
 const COMPARISON_IMAGES: usize = 128;
 /// Generated images whose logits the card keeps.
 const PROBES: u64 = 4;
+/// How a split came about, as a setting: the folders or the list gave it.
+const GIVEN: &str = "given";
+/// Or groups of photos were put on its sides.
+const GROUPED: &str = "groups";
 /// Colour of the bars of `--fit pad`: the middle of the pixels' range.
 const PAD_COLOUR: [u8; 3] = [127; 3];
 
@@ -110,7 +114,18 @@ pub fn train(mut options: Options, progress: &Progress) -> Result<Outcome> {
     let features = bottlenecks(&mut dataset, &backbone, &preprocess, &options, progress)?;
     seconds.features = clock.elapsed().as_secs_f64();
     dataset::group(&mut dataset, options.group_by, &features.matrix)?;
-    let earlier = earlier(&dataset, &run, &options);
+    let given = dataset.photos.iter().any(|photo| photo.split.is_some());
+    let (split_by, by) = if given {
+        (GIVEN, ChosenBy::User)
+    } else {
+        (GROUPED, ChosenBy::Graft)
+    };
+    options.settings.set(dataset::SPLIT_BY, split_by, by, "");
+    let earlier = if given {
+        Earlier::default()
+    } else {
+        earlier(&dataset, &run, &options)
+    };
     dataset::split(&mut dataset, options.percentages, &earlier)?;
     if let Some(folder) = &earlier.run {
         progress.say(&format!(
@@ -286,6 +301,7 @@ fn earlier(dataset: &Dataset, run: &Run, options: &Options) -> Earlier {
         _ => Path::new("."),
     };
     let settings = [
+        (dataset::SPLIT_BY, GROUPED.to_owned()),
         (
             "testing_percentage",
             options.percentages.testing.to_string(),

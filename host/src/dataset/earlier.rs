@@ -83,6 +83,9 @@ impl Earlier {
 /// The setting that names the source.
 pub const SOURCE: &str = "source";
 
+/// The setting that tells whether the split was given: such sides are no later run's.
+pub const SPLIT_BY: &str = "split";
+
 /// The source as a run records it: absolute, without links.
 #[must_use]
 pub fn source_name(source: &Path) -> String {

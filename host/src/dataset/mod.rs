@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use graft_shared::labels::Labels;
 
 pub use check::{Check, check};
-pub use earlier::{Earlier, SOURCE, source_name};
+pub use earlier::{Earlier, SOURCE, SPLIT_BY, source_name};
 pub use group::{GroupBy, group};
 pub use manifest::{manifest_digest, manifest_tsv};
 pub use scan::scan;

@@ -16,6 +16,9 @@ use super::index_cache::{Entry, IndexCache, Stamp};
 use super::{Dataset, Photo, Refused, Split};
 use crate::progress::Progress;
 
+/// SHA-256 of a file, or why there is none, on one line.
+type Hashed = Result<[u8; 32], String>;
+
 /// Below this many photos a class is warned about: its accuracy is guesswork.
 const FEW_PHOTOS: usize = 20;
 
@@ -85,11 +88,11 @@ fn hash(
     source: &Path,
     cache: Option<&Path>,
     progress: &Progress,
-) -> Result<Vec<Result<[u8; 32], String>>> {
+) -> Result<Vec<Hashed>> {
     let folder = std::env::current_dir().context("the current folder")?;
     let mut cache = cache.map(|cache| IndexCache::open(cache, source));
     let stage = progress.stage("reading photos", listed.len());
-    let hashed: Vec<(Result<[u8; 32], String>, Option<Entry>)> = listed
+    let hashed: Vec<(Hashed, Option<Entry>)> = listed
         .par_iter()
         .map(|photo| {
             let hashed = hash_file(&photo.path, &folder, cache.as_ref());
