@@ -35,7 +35,6 @@ fn the_tutorials_command_runs_and_its_label_is_right() {
             "--output_labels=tf_files/retrained_labels.txt",
             "--image_dir=flower_photos",
         ])
-        // The weights come from the user's cache in the other tests; here the folder is the tutorial's.
         .run()
         .expect_code(0);
     for warned in [

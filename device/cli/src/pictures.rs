@@ -41,7 +41,8 @@ pub fn each_picture(
         }
         None
     });
-    let typed = paths.to_vec().into_iter().map(|path| {
+    let paths = paths.to_vec();
+    let typed = paths.into_iter().map(|path| {
         if !is_standard_input(&path) {
             return Named::Path(path);
         }
