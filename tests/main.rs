@@ -15,7 +15,7 @@ mod habits;
 mod layering;
 mod messages;
 mod onnx;
-mod retrain;
 mod pictures;
+mod retrain;
 mod support;
 mod train;

@@ -111,7 +111,11 @@ fn options(arguments: TrainArguments) -> Result<Options> {
     );
     let group_by = arguments.group_by.unwrap_or_default();
     record("group_by", group_by.name().into(), "none");
-    record(dataset::SOURCE, dataset::source_name(arguments.source()), "");
+    record(
+        dataset::SOURCE,
+        dataset::source_name(arguments.source()),
+        "",
+    );
     if let Some(pixels) = arguments.image_size {
         record("image_size", pixels.to_string(), "");
     }
