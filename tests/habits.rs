@@ -53,7 +53,11 @@ fn on_a_terminal(dir: &Dir, variable: Option<(&str, &str)>) -> Option<String> {
         return None;
     }
     let program = graft(dir).into_command();
-    let line = format!("'{}' --help", program.get_program().to_str().unwrap());
+    // In CI colours are taken for wanted on any terminal.
+    let line = format!(
+        "env -u CI '{}' --help",
+        program.get_program().to_str().unwrap()
+    );
     let mut command = dir.command("script").args(["-qec", &line, "/dev/null"]);
     command = command.env("TERM", "xterm");
     if let Some((name, value)) = variable {

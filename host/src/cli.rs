@@ -89,8 +89,8 @@ pub struct TrainArguments {
     #[arg(long, value_name = "NAME", default_value = crate::train::DEFAULT_BACKBONE)]
     backbone: String,
 
-    /// Weights of your own for this backbone: a safetensors file here or on the Hugging Face Hub
-    #[arg(long, value_name = "FILE|hf:OWNER/NAME/FILE[@REVISION]")]
+    /// Weights of your own: a safetensors file, or hf:OWNER/NAME/FILE[@REVISION] on the Hub
+    #[arg(long, value_name = "SOURCE")]
     pub weights: Option<Source>,
 
     /// As --backbone, by the names that retrain.py used
@@ -117,8 +117,8 @@ pub struct TrainArguments {
     #[arg(long, value_name = "N", default_value = "10")]
     pub validation_percentage: u32,
 
-    /// Photos that belong together and stay on one side of the split
-    #[arg(long, value_enum, value_name = "WHAT")]
+    /// What else keeps photos on one side of the split: sub-folder (folder) or minute (exif-burst)
+    #[arg(long, value_enum, value_name = "WHAT", hide_possible_values = true)]
     pub group_by: Option<GroupBy>,
 
     /// Export nothing below this accuracy of the int8 model on the test photos, from 0 to 1
@@ -333,7 +333,7 @@ Examples:
         name: String,
 
         /// Take the weights from here; they must be those that the registry knows
-        #[arg(long, value_name = "FILE|hf:OWNER/NAME/FILE[@REVISION]")]
+        #[arg(long, value_name = "SOURCE")]
         from: Option<Source>,
 
         /// Cache of pretrained weights [default: in the user's cache folder]
