@@ -2,19 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use crate::support::{
     Dir, TestCommand, cross_built, data, graft_device, make_kinds, qemu_aarch64, skip, trained,
+    trained_on_photos,
 };
 
-/// A hundred real photos where there are any, else ten that the tests made: the emulator takes seconds for each.
-fn pictures() -> Vec<PathBuf> {
-    let (folder, wanted) = match data() {
-        Some(data) => (data.join("photos/clothing10/test"), 100),
-        None => (trained().photos.clone(), 10),
+/// A model, and pictures to show to it: a hundred real photos where there are any, else ten that the tests made, since
+/// the emulator takes seconds for each.
+fn model_and_pictures() -> (&'static Path, Vec<PathBuf>) {
+    let (trained, folder, wanted) = match (trained_on_photos(), data()) {
+        (Some(trained), Some(data)) => (trained, data.join("photos/clothing10/test"), 100),
+        _ => (trained(), trained().photos.clone(), 10),
     };
     let mut pictures: Vec<_> = std::fs::read_dir(folder)
         .unwrap()
@@ -24,13 +26,14 @@ fn pictures() -> Vec<PathBuf> {
     pictures.sort();
     // Of every label some.
     let step = pictures.len() / wanted;
-    pictures.into_iter().step_by(step).take(wanted).collect()
+    let pictures = pictures.into_iter().step_by(step).take(wanted);
+    (&trained.model, pictures.collect())
 }
 
 /// The answers of `label --json` without the time.
-fn answers(command: TestCommand, pictures: &[PathBuf]) -> Vec<Value> {
+fn answers(command: TestCommand, model: &Path, pictures: &[PathBuf]) -> Vec<Value> {
     let printed = command
-        .args(["label".as_ref(), trained().model.as_os_str()])
+        .args(["label".as_ref(), model.as_os_str()])
         .args(pictures)
         .args(["--json", "--top", "4"])
         .stdout();
@@ -52,11 +55,12 @@ fn answers(command: TestCommand, pictures: &[PathBuf]) -> Vec<Value> {
 fn pixels(
     dir: &Dir,
     command: TestCommand,
+    model: &Path,
     pictures: &[PathBuf],
     output: &str,
 ) -> BTreeMap<PathBuf, Vec<u8>> {
     let printed = command
-        .args(["preprocess".as_ref(), trained().model.as_os_str()])
+        .args(["preprocess".as_ref(), model.as_os_str()])
         .args(pictures)
         .args(["--output", output])
         .stdout();
@@ -82,22 +86,19 @@ fn arm_and_x86_see_and_say_the_same() {
         dir.command(emulator)
             .args([OsStr::new("-cpu"), cpu.as_ref(), program.as_os_str()])
     };
-    let pictures = pictures();
-    let x86_answers = answers(graft_device(&dir), &pictures);
+    let (model, pictures) = model_and_pictures();
+    let x86_answers = answers(graft_device(&dir), model, &pictures);
     assert_eq!(x86_answers.len(), pictures.len());
-    assert_eq!(answers(arm("cortex-a76"), &pictures), x86_answers);
+    assert_eq!(answers(arm("cortex-a76"), model, &pictures), x86_answers);
     let few = &pictures[..4];
-    assert_eq!(answers(arm("cortex-a53"), few), x86_answers[..4]);
+    assert_eq!(answers(arm("cortex-a53"), model, few), x86_answers[..4]);
 
-    let x86_pixels = pixels(&dir, graft_device(&dir), &pictures, "x86");
-    let arm_pixels = pixels(&dir, arm("cortex-a76"), &pictures, "arm");
+    let x86_pixels = pixels(&dir, graft_device(&dir), model, &pictures, "x86");
+    let arm_pixels = pixels(&dir, arm("cortex-a76"), model, &pictures, "arm");
     assert_eq!(x86_pixels.len(), pictures.len());
     assert!(x86_pixels == arm_pixels, "the pixels differ");
 
-    arm("cortex-a53")
-        .arg("verify")
-        .arg(&trained().model)
-        .stdout();
+    arm("cortex-a53").arg("verify").arg(model).stdout();
 }
 
 #[test]

@@ -5,7 +5,8 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Dir, Finished, TestCommand, data, graft, graft_device, make_pictures, skip, trained,
+    Dir, Finished, TestCommand, Trained, graft, graft_device, make_pictures, trained,
+    trained_on_photos,
 };
 
 #[test]
@@ -290,29 +291,8 @@ fn a_gate_that_is_missed_exports_nothing() {
 
 #[test]
 fn real_photos_are_learnt() {
-    let Some(data) = data() else { return };
-    let dir = Dir::new();
-    // Four labels of real photos, some of each, in label folders.
-    let labels = ["dress", "shoes", "pants", "hat"];
-    for label in labels {
-        let folder = data.join("photos/clothing10/train").join(label);
-        let mut photos: Vec<_> = std::fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .collect();
-        photos.sort();
-        if photos.len() < 40 {
-            return skip(&format!("only {} photos of {label}", photos.len()));
-        }
-        for photo in photos.iter().take(60) {
-            let name = photo.file_name().unwrap().to_str().unwrap();
-            dir.write(
-                &format!("photos/{label}/{name}"),
-                std::fs::read(photo).unwrap(),
-            );
-        }
-    }
-    let printed = train(&dir, "photos").arg("--json").stdout();
-    let summary: serde_json::Value = serde_json::from_str(printed.lines().last().unwrap()).unwrap();
+    let Some(Trained { summary, .. }) = trained_on_photos() else {
+        return;
+    };
     assert!(summary["top1"]["int8"].as_f64().unwrap() > 0.7, "{summary}");
 }

@@ -15,6 +15,31 @@ impl Dir {
         Self(tempfile::tempdir().expect("a scratch folder"))
     }
 
+    /// A folder for a static, which nothing drops at the end: it lies in the target folder, and the next run of the
+    /// tests removes it.
+    pub(crate) fn until_the_next_run() -> Self {
+        let below = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        for folder in std::fs::read_dir(below).unwrap().flatten() {
+            let name = folder.file_name();
+            let process = name.to_str().and_then(|name| name.split('-').next());
+            // Without `/proc` every process counts as ended but this one.
+            if process.is_some_and(|id| {
+                id != std::process::id().to_string() && !Path::new("/proc").join(id).exists()
+            }) {
+                let _ = std::fs::remove_dir_all(folder.path());
+            }
+        }
+        let folder = tempfile::Builder::new()
+            .prefix(&format!("{}-", std::process::id()))
+            .tempdir_in(below);
+        Self(folder.expect("a scratch folder"))
+    }
+
+    /// Its path; the folder stays when this value is dropped.
+    pub(crate) fn keep(self) -> PathBuf {
+        self.0.keep()
+    }
+
     pub(crate) fn path(&self, below: &str) -> PathBuf {
         self.0.path().join(below)
     }

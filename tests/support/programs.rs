@@ -20,7 +20,8 @@ pub(crate) fn graft_device(dir: &Dir) -> TestCommand {
     dir.command(&*PROGRAM)
 }
 
-/// `graft-device` for 64-bit ARM, built by the documented command, or why it can't be.
+/// `graft-device` for 64-bit ARM, built by the documented command, or why it can't be. A copy: another build at the same
+/// time may not pull it from under an emulator that runs for minutes.
 pub(crate) fn cross_built() -> Result<&'static Path, String> {
     static PROGRAM: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
         let built = Command::new(project().join("device/cross"))
@@ -32,8 +33,11 @@ pub(crate) fn cross_built() -> Result<&'static Path, String> {
         if !built.status.success() {
             return Err(format!("device/cross failed:\n{said}"));
         }
-        let path = String::from_utf8_lossy(&built.stdout);
-        Ok(project().join(path.trim_end()))
+        let path = project().join(String::from_utf8_lossy(&built.stdout).trim_end());
+        let copy = Dir::until_the_next_run().keep().join("graft-device");
+        std::fs::copy(&path, &copy)
+            .map_err(|error| format!("can't copy {}: {error}", path.display()))?;
+        Ok(copy)
     });
     PROGRAM.as_deref().map_err(Clone::clone)
 }

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 
-use super::{Dir, graft, python};
+use super::{Dir, data, graft, python};
 
 /// A finished run on pictures that the tests made.
 pub(crate) struct Trained {
@@ -24,27 +24,53 @@ pub(crate) struct Trained {
 /// they do for a user.
 pub(crate) fn trained() -> &'static Trained {
     static TRAINED: LazyLock<Trained> = LazyLock::new(|| {
-        let dir = Dir::new();
-        let photos = dir.path("photos");
-        make_pictures(&photos, 4, 40);
-        let printed = graft(&dir)
-            .args([
-                "train", "photos", "--recipe", "head", "--run", "run", "--seed", "1", "--json",
-                "--quiet",
-            ])
-            .arg("--bottleneck-dir")
-            .arg(dir.path("bottlenecks"))
-            .stdout();
-        let last = printed.lines().last().expect("a summary on stdout");
-        Trained {
-            photos,
-            run: dir.path("run"),
-            model: dir.path("run/model.onnx"),
-            summary: serde_json::from_str(last).expect("the summary is JSON"),
-            _dir: dir,
-        }
+        let dir = Dir::until_the_next_run();
+        make_pictures(&dir.path("photos"), 4, 40);
+        train(dir)
     });
     &TRAINED
+}
+
+/// A run on four labels of real photos, where there are any.
+pub(crate) fn trained_on_photos() -> Option<&'static Trained> {
+    static TRAINED: LazyLock<Option<Trained>> = LazyLock::new(|| {
+        let source = data()?.join("photos/clothing10/train");
+        let dir = Dir::until_the_next_run();
+        for label in ["dress", "shoes", "pants", "hat"] {
+            let mut photos: Vec<_> = std::fs::read_dir(source.join(label))
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+                .collect();
+            photos.sort();
+            for photo in photos.iter().take(60) {
+                let name = photo.file_name().unwrap().to_str().unwrap();
+                let bytes = std::fs::read(photo).unwrap();
+                dir.write(&format!("photos/{label}/{name}"), bytes);
+            }
+        }
+        Some(train(dir))
+    });
+    TRAINED.as_ref()
+}
+
+/// Trains on `photos` in `dir`.
+fn train(dir: Dir) -> Trained {
+    let printed = graft(&dir)
+        .args([
+            "train", "photos", "--recipe", "head", "--run", "run", "--seed", "1", "--json",
+            "--quiet",
+        ])
+        .arg("--bottleneck-dir")
+        .arg(dir.path("bottlenecks"))
+        .stdout();
+    let last = printed.lines().last().expect("a summary on stdout");
+    Trained {
+        photos: dir.path("photos"),
+        run: dir.path("run"),
+        model: dir.path("run/model.onnx"),
+        summary: serde_json::from_str(last).expect("the summary is JSON"),
+        _dir: dir,
+    }
 }
 
 /// Makes `labels` label folders of `images` pictures each.
