@@ -5,8 +5,8 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Dir, Finished, TestCommand, Trained, graft, graft_device, make_pictures, trained,
-    trained_on_photos,
+    Dir, Finished, TestCommand, Trained, graft, graft_device, make_pictures, make_pictures_alike,
+    trained, trained_on_photos,
 };
 
 #[test]
@@ -90,6 +90,7 @@ fn refused(dir: &Dir, command: TestCommand) -> String {
     let finished = command.run().expect_code(2);
     assert_eq!(finished.stdout, "");
     assert!(finished.stderr.contains("error: "), "{}", finished.stderr);
+    assert!(finished.stderr.contains("hint: "), "{}", finished.stderr);
     assert!(!dir.path("run/model.onnx").exists());
     finished.stderr
 }
@@ -106,6 +107,23 @@ fn train(dir: &Dir, photos: &str) -> TestCommand {
         "--bottleneck-dir",
         "bottlenecks",
     ])
+}
+
+/// Bottlenecks of such pictures have dimensions that hardly change; a head must not build on those.
+#[test]
+fn int8_keeps_what_float_knows_of_pictures_that_look_alike() {
+    let dir = Dir::new();
+    make_pictures_alike(&dir.path("photos"), 4, 40);
+    train(&dir, "photos").run().expect_code(0);
+    let right = |model: &str| {
+        let printed = graft_device(&dir)
+            .args(["eval", model, "photos", "--json"])
+            .stdout();
+        let metrics: serde_json::Value = serde_json::from_str(&printed).unwrap();
+        metrics["top1"].as_f64().unwrap()
+    };
+    let (float, int8) = (right("run/model.float.onnx"), right("run/model.onnx"));
+    assert!(float > 0.95 && float - int8 < 0.02, "{float} {int8}");
 }
 
 #[test]

@@ -240,7 +240,9 @@ fn climb(train: &Rows, validation: &Rows, classes: usize) -> TensorResult<(Head,
     Ok((Head { weight, bias }, choice))
 }
 
-/// Mean and standard deviation of every bottleneck dimension over the training rows.
+/// Mean and standard deviation of every bottleneck dimension over the training rows, the latter widened by one step of
+/// the bytes that a bottleneck is rounded to on the device: a dimension that hardly changes would else get a weight that
+/// magnifies the rounding.
 struct Standardise {
     mean: Tensor,
     deviation: Tensor,
@@ -249,7 +251,9 @@ struct Standardise {
 impl Standardise {
     fn of(rows: &Tensor) -> TensorResult<Self> {
         let mean = rows.mean_keepdim(0)?;
-        let deviation = (rows.broadcast_sub(&mean)?.sqr()?.mean_keepdim(0)?.sqrt()? + 1e-5)?;
+        let variance = rows.broadcast_sub(&mean)?.sqr()?.mean_keepdim(0)?;
+        let step = f64::from(rows.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?) / 255.0;
+        let deviation = (variance + (step * step / 12.0).max(1e-10))?.sqrt()?;
         Ok(Self { mean, deviation })
     }
 
@@ -480,6 +484,31 @@ mod tests {
             1.0
         );
         assert!(choice.converged);
+    }
+
+    #[test]
+    fn no_weight_magnifies_the_rounding_of_the_bottleneck() {
+        // Two dimensions tell the classes apart: one by 2, one by a hundredth of the step of its byte.
+        let (count, step) = (60, 4.0 / 255.0);
+        let values = (0..count).flat_map(|i| {
+            let side = if i % 2 == 0 { 1.0 } else { -1.0 };
+            let noise = (i * 7919 % 97) as f32 / 97.0;
+            [2.0 + side * (1.0 + noise), 1.0 + side * step / 200.0]
+        });
+        let rows = Rows {
+            bottlenecks: Tensor::from_iter(values, &Device::Cpu)
+                .unwrap()
+                .reshape((count, 2))
+                .unwrap(),
+            classes: (0..count).map(|i| i % 2).collect(),
+        };
+        let (head, _) = train(&rows, &rows, 2).unwrap();
+        let weights: Vec<Vec<f32>> = head.weight.to_vec2().unwrap();
+        let logits = head.logits(&rows.bottlenecks).unwrap();
+        let span = (logits[0][0] - logits[1][0]).abs();
+        for row in weights {
+            assert!((row[1] * step).abs() < 0.05 * span, "{row:?} {span}");
+        }
     }
 
     #[test]

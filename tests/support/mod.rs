@@ -14,4 +14,4 @@ pub(crate) use kinds::make_kinds;
 pub(crate) use programs::{cross_built, graft, graft_device};
 pub(crate) use python::python;
 pub(crate) use qemu::qemu_aarch64;
-pub(crate) use trained::{Trained, make_pictures, trained, trained_on_photos};
+pub(crate) use trained::{Trained, make_pictures, make_pictures_alike, trained, trained_on_photos};

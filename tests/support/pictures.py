@@ -1,7 +1,8 @@
-"""Makes label folders of small pictures, the same on every run: python3 pictures.py FOLDER LABELS IMAGES
+"""Makes label folders of small pictures, the same on every run: python3 pictures.py FOLDER LABELS IMAGES [alike]
 
 Each label is a shape and a colour on a random background, each picture a variation in size, place and tint. Most are
-JPEG of several qualities and chroma samplings, every eighth is PNG, and some carry an EXIF orientation.
+JPEG of several qualities and chroma samplings, every eighth is PNG, and some carry an EXIF orientation. With `alike`
+each label is a wave of its own angle and colour, and its pictures hardly differ: as those of one fixed camera.
 """
 
 import pathlib
@@ -41,12 +42,24 @@ def picture(label: int, index: int) -> Image.Image:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def main(folder: str, labels: str, images: str) -> None:
+def alike(label: int, index: int) -> Image.Image:
+    random = np.random.default_rng([label, index])
+    height, width = random.integers(90, 260, size=2)
+    y, x = np.mgrid[0:height, 0:width] / 100.0
+    angle = label * 0.7 + random.normal(0, 0.08)
+    wave = np.sin((x * np.cos(angle) + y * np.sin(angle)) * (12 + 6 * (label % 3)) + random.uniform(0, 6))
+    phase = np.array([0.0, 2.1, 4.2]) + label * 1.1 + random.normal(0, 0.15, 3)
+    pixels = 128 + 90 * np.sin(phase) + wave[..., None] * random.uniform(20, 50)
+    pixels += random.normal(0, 6, pixels.shape)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def main(folder: str, labels: str, images: str, kind: str = "varied") -> None:
     for label in range(int(labels)):
         below = pathlib.Path(folder) / NAMES[label]
         below.mkdir(parents=True)
         for index in range(int(images)):
-            made = picture(label, index)
+            made = alike(label, index) if kind == "alike" else picture(label, index)
             if index % 8 == 7:
                 made.save(below / f"{index:03}.png")
                 continue

@@ -75,12 +75,22 @@ fn train(dir: Dir) -> Trained {
 
 /// Makes `labels` label folders of `images` pictures each.
 pub(crate) fn make_pictures(folder: &Path, labels: usize, images: usize) {
+    pictures(folder, labels, images, "varied");
+}
+
+/// The same with pictures that hardly differ within a label.
+pub(crate) fn make_pictures_alike(folder: &Path, labels: usize, images: usize) {
+    pictures(folder, labels, images, "alike");
+}
+
+fn pictures(folder: &Path, labels: usize, images: usize, kind: &str) {
     python(
         "pictures.py",
         [
             folder.as_os_str(),
             labels.to_string().as_ref(),
             images.to_string().as_ref(),
+            kind.as_ref(),
         ],
     );
 }

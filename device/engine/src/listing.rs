@@ -44,8 +44,11 @@ const SKIPPED: [&str; 4] = ["Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir"];
 /// # Errors
 /// When it does not exist or can't be read, holds no photos, or a TSV lacks a column or a value.
 pub fn list(source: &Path) -> Result<Vec<Photo>> {
-    let metadata =
-        fs::metadata(source).with_context(|| format!("can't open `{}`", source.display()))?;
+    let metadata = fs::metadata(source)
+        .with_context(|| format!("can't open `{}`", source.display()))
+        .map_err(|error| {
+            error.hint("check the path; it is a folder with one sub-folder per label, or a TSV")
+        })?;
     let photos = if metadata.is_dir() {
         list_folders(source)?
     } else {

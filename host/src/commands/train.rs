@@ -6,7 +6,7 @@ use std::path::Path;
 use graft_shared::error::{Context, Error, Result};
 
 use super::{Done, bottleneck_dir, complain, print, use_threads, weights};
-use crate::backbone::FetchOptions;
+use crate::backbone::{FetchOptions, registry};
 use crate::cli::{Recipe, TrainArguments};
 use crate::dataset::{self, Percentages};
 use crate::progress::Progress;
@@ -74,6 +74,8 @@ fn make_room(file: &Path) -> Result<()> {
 fn options(arguments: TrainArguments) -> Result<Options> {
     let common = &arguments.common;
     let backbone = arguments.backbone()?;
+    // Known before the photos are looked at: a mistyped name must not cost a scan.
+    registry::find(&backbone)?;
     let mut settings = Settings::default();
     // The default is the user's choice too when it is typed: what counts is the value.
     let mut record = |name: &str, value: String, default: &str| {
