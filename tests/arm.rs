@@ -1,7 +1,9 @@
 //! `graft-device` for 64-bit ARM, under an emulator: the same pixels and scores as on x86-64, to the bit.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -161,4 +163,65 @@ fn arm_and_x86_read_and_refuse_the_same_pictures() {
             "the pixels of {name:?} differ"
         );
     }
+}
+
+/// Label folders of every odd kind: nested, linked in a loop, with what other programs left behind, with names that are
+/// not ASCII and not even text.
+fn odd_folders(dir: &Dir) {
+    let picture = std::fs::read(trained().photos.join("rose/007.png")).unwrap();
+    for path in [
+        "odd/rose/1.png",
+        "odd/rose/deep/deeper/2.png",
+        "odd/rose/.DS_Store",
+        "odd/rose/Thumbs.db",
+        "odd/rose/__MACOSX/3.png",
+        "odd/rose/@eaDir/4.png",
+        "odd/gänseblümchen/花.png",
+        "elsewhere/5.png",
+    ] {
+        dir.write(path, &picture);
+    }
+    let name = OsString::from_vec(b"odd/rose/caf\xe9.png".to_vec());
+    std::fs::write(dir.path("").join(name), &picture).unwrap();
+    symlink("..", dir.path("odd/rose/up")).unwrap();
+    symlink("1.png", dir.path("odd/rose/6.png")).unwrap();
+    symlink("../elsewhere", dir.path("odd/tulip")).unwrap();
+    dir.write("mangled/rose/1.png", &picture);
+    let label = dir
+        .path("mangled")
+        .join(OsString::from_vec(b"caf\xe9".to_vec()));
+    std::fs::create_dir(&label).unwrap();
+    std::fs::write(label.join("2.png"), &picture).unwrap();
+}
+
+#[test]
+fn arm_and_x86_find_the_same_photos_in_odd_folders() {
+    let (program, emulator) = match (cross_built(), qemu_aarch64()) {
+        (Ok(program), Ok(emulator)) => (program, emulator),
+        (Err(reason), _) | (_, Err(reason)) => return skip(&reason),
+    };
+    let dir = Dir::new();
+    odd_folders(&dir);
+    let arm = || dir.command(emulator).arg(program.as_os_str());
+    let model = &trained().model;
+    let eval = |command: TestCommand, folder: &str, code: i32| {
+        let finished = command
+            .args(["eval".as_ref(), model.as_os_str(), folder.as_ref()])
+            .args(["--json", "--predictions", "predictions.tsv"])
+            .run()
+            .expect_code(code);
+        let table = std::fs::read(dir.path("predictions.tsv")).unwrap_or_default();
+        (finished.stdout, finished.stderr, table)
+    };
+    let x86 = eval(graft_device(&dir), "odd", 0);
+    assert!(x86.0.contains("\"images\":6"), "{}", x86.0);
+    assert!(eval(arm(), "odd", 0) == x86, "the photos found differ");
+    let refused = eval(graft_device(&dir), "mangled", 2);
+    assert!(refused.1.contains("rename"), "{}", refused.1);
+    assert_eq!(eval(arm(), "mangled", 2).1, refused.1);
+
+    let label = |command: TestCommand| answers(command, model, &[PathBuf::from("odd")]);
+    let x86 = label(graft_device(&dir));
+    assert_eq!(x86.len(), 6);
+    assert_eq!(label(arm()), x86);
 }
