@@ -1,8 +1,9 @@
 //! Int8 arithmetic on slices: every quantized operator of an image classifier, on NHWC bytes.
 //!
-//! [`plain`] is the specification: what it computes is the result, to the bit, on every processor. [`dispatch`] compiles
-//! the same code for the instruction sets of the processor at hand and chooses among them at run time ([`Isa`]).
-//! [`pack`] lays weights out once, at load, and checks there that no sum can leave an `i32`.
+//! An [`Operator`] is built once, at load, for an instruction set ([`Isa`]): its constructor checks that the result can
+//! be exact and lays the weights out. It is then run any number of times, without allocating, on slices of the lengths
+//! that it names; another length is an error. A part of it can be run by itself, which is how threads share one
+//! operator; all parts together give the same bytes as the whole.
 //!
 //! | | |
 //! |---|---|
@@ -12,20 +13,32 @@
 //! | sums | exact in `i32`, without intermediate saturation |
 //! | requantization | `clamp(round_ties_even(f32(sum) * scale) + zero_point, 0, 255)`, each f32 operation rounded on its own |
 //!
-//! An operator is built from its parameters (`new`, which refuses what cannot be computed exactly) and then run on
-//! slices of the length that its shape says; another length is an error. This crate depends on nothing.
+//! | file | duty |
+//! |---|---|
+//! | `operator.rs` | what all operators have in common: lengths, parts, running |
+//! | `operators/` | one file per kind: its constructor, its checks, its description for the instruction sets |
+//! | `plain.rs` | the specification: what it computes is the result, to the bit, on every processor |
+//! | `dispatch.rs` | the list of instruction sets, and what one has to offer |
+//! | `x86/` | one file per instruction set, each a faster twin of `plain.rs` |
+//!
+//! This crate depends on nothing.
 
 #[allow(unsafe_code)]
 mod dispatch;
-mod operators;
-mod pack;
 #[allow(unsafe_code)]
+mod memory;
+mod operator;
+mod operators;
 mod plain;
 mod window;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+mod x86;
 
 pub use dispatch::Isa;
-pub use operators::{Add, GlobalAveragePool, MaxPool, Table};
-pub use pack::{Conv, ConvParameters, Depthwise, Linear};
+pub use memory::{AlignedBytes, SLACK};
+pub use operator::Operator;
+pub use operators::{ConcatInput, ConvParameters, Padding, Quantization};
 pub use window::Window;
 
 /// Why an operator cannot be built or run: a shape, a scale or a length that does not fit.

@@ -1,11 +1,10 @@
 //! Where a kernel looks: input size, kernel, stride, padding, and the output size that follows.
 
+use crate::operators::elements;
 use crate::{Invalid, ensure};
 
 /// Largest extent of one dimension, and of kernel, stride and padding.
 const MAX_EXTENT: usize = 1 << 16;
-/// Most elements of one activation, so that every index and byte count fits 32 bits.
-const MAX_ELEMENTS: usize = 1 << 28;
 
 /// The geometry of a convolution or pooling over an image of `height` x `width` x `channels`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,45 +81,9 @@ impl Window {
         self.out_height * self.out_width
     }
 
-    /// Size of the input that the kernel can reach, padding included: height, width.
-    pub(crate) fn padded(&self) -> [usize; 2] {
-        let reach = |out: usize, stride: usize, kernel: usize, size: usize, before: usize| {
-            ((out - 1) * stride + kernel).max(size + before)
-        };
-        [
-            reach(
-                self.out_height,
-                self.stride[0],
-                self.kernel[0],
-                self.height,
-                self.top,
-            ),
-            reach(
-                self.out_width,
-                self.stride[1],
-                self.kernel[1],
-                self.width,
-                self.left,
-            ),
-        ]
+    /// The placements of the kernel's weights: down, right.
+    pub(crate) fn taps(&self) -> impl Iterator<Item = [usize; 2]> {
+        let [height, width] = self.kernel;
+        (0..height).flat_map(move |dy| (0..width).map(move |dx| [dy, dx]))
     }
-
-    /// Whether output position i reads exactly the channels of input position i.
-    pub(crate) fn is_pointwise(&self) -> bool {
-        self.kernel == [1, 1] && self.stride == [1, 1]
-    }
-}
-
-/// The product of `dimensions`.
-///
-/// # Errors
-/// More than 2^28.
-pub(crate) fn elements(dimensions: &[usize]) -> Result<usize, Invalid> {
-    dimensions
-        .iter()
-        .try_fold(1usize, |product, &d| product.checked_mul(d))
-        .filter(|&product| product <= MAX_ELEMENTS)
-        .ok_or(Invalid(
-            "an activation or a weight tensor has more than 2^28 elements",
-        ))
 }

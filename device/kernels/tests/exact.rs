@@ -1,9 +1,14 @@
 //! Every operator, on every instruction set of this processor, against a naive loop over random shapes, strides,
-//! paddings, scales and zero points: all results equal to the bit.
+//! paddings, scales and zero points, whole and in parts: all results equal to the bit, none written out of place.
+//!
+//! `GRAFT_FUZZ_CASES` sets the number of cases per operator, `GRAFT_FUZZ_SEED` where they start.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::fmt::Debug;
+
 use graft_kernels::{
-    Add, Conv, ConvParameters, Depthwise, GlobalAveragePool, Isa, Linear, MaxPool, Table, Window,
+    AlignedBytes, ConcatInput, ConvParameters, Invalid, Isa, Operator, Padding, Quantization,
+    SLACK, Window,
 };
 
 /// A small generator of repeatable numbers (SplitMix64).
@@ -23,17 +28,120 @@ impl Random {
     fn range(&mut self, low: usize, high: usize) -> usize {
         low + self.below(high - low + 1)
     }
+    /// Mostly small, now and then up to `high`.
+    fn size(&mut self, high: usize) -> usize {
+        let high = if self.below(4) == 0 {
+            high
+        } else {
+            high.min(20)
+        };
+        self.range(1, high)
+    }
     fn scale(&mut self, magnitude: f32) -> f32 {
         magnitude * (0.5 + (self.next() >> 40) as f32 / (1u64 << 24) as f32)
     }
-    fn bytes(&mut self, n: usize) -> Vec<u8> {
-        (0..n).map(|_| self.next() as u8).collect()
+    fn quantization(&mut self, magnitude: f32) -> Quantization {
+        Quantization {
+            scale: self.scale(magnitude),
+            zero_point: *self.pick(&[0, 255, self.0 as u8, (self.0 >> 8) as u8]),
+        }
     }
+    fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+        &of[self.below(of.len())]
+    }
+    /// All values, or only those near an end.
+    fn bytes(&mut self, n: usize) -> Vec<u8> {
+        let kind = self.below(4);
+        let byte = |random: &mut Random| match kind {
+            0 => 255 - (random.next() & 3) as u8,
+            1 => (random.next() & 3) as u8,
+            _ => random.next() as u8,
+        };
+        (0..n).map(|_| byte(self)).collect()
+    }
+    /// All values, seven bits, or only the extremes.
     fn weights(&mut self, n: usize) -> Vec<i8> {
-        (0..n).map(|_| (self.next() as i8).max(-127)).collect()
+        let kind = self.below(4);
+        let weight = |random: &mut Random| match kind {
+            0 => *random.pick(&[-128, 127]),
+            1 => ((random.next() % 129) as i16 - 64) as i8,
+            2 => *random.pick(&[127, 127, 127, 1]),
+            _ => random.next() as i8,
+        };
+        (0..n).map(|_| weight(self)).collect()
     }
     fn biases(&mut self, n: usize) -> Vec<i32> {
-        (0..n).map(|_| self.next() as i16 as i32).collect()
+        (0..n).map(|_| i32::from(self.next() as i16)).collect()
+    }
+}
+
+/// Runs `test` on as many random cases as asked for.
+fn cases(operator: u64, default: u64, test: impl Fn(&mut Random)) {
+    let number = |name| std::env::var(name).ok().map(|v| v.parse::<u64>().unwrap());
+    let cases = number("GRAFT_FUZZ_CASES").unwrap_or(default);
+    let seed = number("GRAFT_FUZZ_SEED").unwrap_or(0);
+    for case in seed..seed + cases {
+        test(&mut Random(case * 16 + operator));
+    }
+}
+
+/// An input with slack of any content behind it.
+fn slackened(random: &mut Random, input: &[u8]) -> Vec<u8> {
+    let mut slackened = input.to_vec();
+    slackened.extend((0..SLACK).map(|_| random.next() as u8));
+    slackened
+}
+
+/// Runs what `build` makes for every instruction set, whole and in parts, and compares its output with `expected`.
+fn same_everywhere<T: Copy + PartialEq + Debug>(
+    random: &mut Random,
+    what: &str,
+    inputs: &[&[u8]],
+    expected: &[T],
+    build: impl Fn(Isa) -> Result<Operator<T>, Invalid>,
+) {
+    for isa in Isa::available() {
+        let what = format!("{what} on {}", isa.name());
+        let operator = build(isa).unwrap();
+        assert_eq!(operator.output_len(), expected.len());
+        let inputs: Vec<_> = inputs.iter().map(|i| slackened(random, i)).collect();
+        let inputs: Vec<&[u8]> = inputs.iter().map(|i| &i[..]).collect();
+        let offset = random.below(64);
+        let mut scratch = AlignedBytes::new(operator.scratch_len() + offset);
+        for byte in &mut scratch[..] {
+            *byte = random.next() as u8;
+        }
+        let scratch = &mut scratch[offset..];
+
+        let first = expected[0];
+        let mut output = vec![first; expected.len() + 2 * SLACK];
+        let inner = SLACK..SLACK + expected.len();
+        operator
+            .run(&inputs, &mut output[inner.clone()], scratch)
+            .unwrap();
+        for (i, (found, right)) in output[inner.clone()].iter().zip(expected).enumerate() {
+            assert!(found == right, "{what}: {found:?} for {right:?} at {i}");
+        }
+        let mut outside = output[..SLACK].iter().chain(&output[inner.end..]);
+        assert!(outside.all(|x| *x == first), "{what} wrote out of place");
+
+        let units = operator.units();
+        let parts = random.range(1, 5);
+        let mut ranges = operator.split(parts);
+        assert!(ranges.len() <= parts && ranges.iter().all(|r| !r.is_empty()));
+        if random.below(2) == 0 {
+            let (a, b) = (random.below(units + 1), random.below(units + 1));
+            ranges = vec![0..a.min(b), a.min(b)..a.max(b), a.max(b)..units];
+        }
+        let mut joined = vec![];
+        for range in ranges {
+            let mut part = vec![first; operator.output_range(range.clone()).len()];
+            operator
+                .run_part(range, &inputs, &mut part, scratch)
+                .unwrap();
+            joined.extend(part);
+        }
+        assert!(joined == expected, "{what}: parts differ from the whole");
     }
 }
 
@@ -41,6 +149,7 @@ fn requantize(sum: i32, scale: f32, zero_point: u8) -> u8 {
     ((sum as f32 * scale).round_ties_even() + f32::from(zero_point)).clamp(0.0, 255.0) as u8
 }
 
+/// A random geometry.
 struct Case {
     input: [usize; 3],
     kernel: [usize; 2],
@@ -50,20 +159,29 @@ struct Case {
 
 impl Case {
     fn random(random: &mut Random) -> Case {
-        let kernel = [random.range(1, 5), random.range(1, 5)];
+        let mut kernel = [random.range(1, 5), random.range(1, 5)];
+        let mut stride = [random.range(1, 3), random.range(1, 3)];
+        match random.below(4) {
+            0 => {}
+            1 => kernel = *random.pick(&[[1, 7], [7, 1], [1, 1], [7, 7]]),
+            _ => {
+                kernel = *random.pick(&[[3, 3], [5, 5]]);
+                stride = *random.pick(&[[1, 1], [2, 2]]);
+            }
+        }
         let mut padding = [0; 4];
         for (i, p) in padding.iter_mut().enumerate() {
             *p = random.below(kernel[i % 2]);
         }
         let input = [
-            kernel[0] + random.below(9),
-            kernel[1] + random.below(9),
-            random.range(1, 40),
+            kernel[0] + random.size(40) - 1,
+            kernel[1] + random.size(40) - 1,
+            random.size(150),
         ];
         Case {
             input,
             kernel,
-            stride: [random.range(1, 3), random.range(1, 3)],
+            stride,
             padding,
         }
     }
@@ -99,29 +217,11 @@ impl Case {
     }
 }
 
-/// Runs `kernel` on every instruction set and compares its output with `expected`.
-fn same_everywhere<T: Copy + Default + PartialEq + std::fmt::Debug>(
-    expected: &[T],
-    what: &str,
-    kernel: impl Fn(Isa, &mut [T]),
-) {
-    for isa in Isa::available() {
-        let mut output = vec![T::default(); expected.len()];
-        kernel(isa, &mut output);
-        assert!(
-            output == expected,
-            "{what} on {}:\n{output:?}\n{expected:?}",
-            isa.name()
-        );
-    }
-}
-
 #[test]
 fn dense_convolution() {
-    let mut random = Random(1);
-    for round in 0..300 {
-        let mut case = Case::random(&mut random);
-        if round % 3 == 0 {
+    cases(0, 400, |random| {
+        let mut case = Case::random(random);
+        if random.below(3) == 0 {
             case = Case {
                 kernel: [1, 1],
                 stride: [1, 1],
@@ -129,26 +229,23 @@ fn dense_convolution() {
                 ..case
             };
         }
-        let (n, channels) = (random.range(1, 40), case.input[2]);
+        let channels = case.input[2];
         let taps = case.kernel[0] * case.kernel[1];
+        let [height, width] = case.output();
+        // Keeps the naive loop below a few million products.
+        let most = (4_000_000 / (height * width * channels * taps)).clamp(1, 100);
+        let n = random.range(1, most);
         let input = random.bytes(case.input.iter().product());
         let weights = random.weights(n * channels * taps);
         let bias = random.biases(n);
         let weight_scales: Vec<f32> = (0..n).map(|_| random.scale(0.01)).collect();
-        let (sx, sy, zx, zy) = (
-            random.scale(0.02),
-            random.scale(0.2),
-            random.next() as u8,
-            random.next() as u8,
-        );
+        let (from, to) = (random.quantization(0.02), random.quantization(0.2));
         let parameters = ConvParameters {
             weights: &weights,
             bias: &bias,
-            input_scale: sx,
-            input_zero_point: zx,
             weight_scales: &weight_scales,
-            output_scale: sy,
-            output_zero_point: zy,
+            input: from,
+            output: to,
         };
         let mut expected = vec![];
         for position in case.positions() {
@@ -156,68 +253,66 @@ fn dense_convolution() {
                 let mut sum = bias[o];
                 for (t, tap) in case.taps().enumerate() {
                     for c in 0..channels {
-                        let x = case.at(&input, position, tap, c).unwrap_or(zx);
-                        sum += (i32::from(x) - i32::from(zx))
+                        let x = case.at(&input, position, tap, c).unwrap_or(from.zero_point);
+                        sum += (i32::from(x) - i32::from(from.zero_point))
                             * i32::from(weights[(o * channels + c) * taps + t]);
                     }
                 }
-                expected.push(requantize(sum, (sx * weight_scales[o]) / sy, zy));
+                let scale = (from.scale * weight_scales[o]) / to.scale;
+                expected.push(requantize(sum, scale, to.zero_point));
             }
         }
-        let conv = Conv::new(case.window(), n, parameters).unwrap();
-        same_everywhere(&expected, "conv", |isa, y| {
-            conv.run(isa, &input, y).unwrap()
+        same_everywhere(random, "conv", &[&input], &expected, |isa| {
+            Operator::conv(isa, case.window(), n, parameters)
         });
-    }
+    });
 }
 
 #[test]
 fn depthwise_convolution() {
-    let mut random = Random(2);
-    for _ in 0..300 {
-        let case = Case::random(&mut random);
+    cases(1, 400, |random| {
+        let case = Case::random(random);
         let channels = case.input[2];
         let taps = case.kernel[0] * case.kernel[1];
         let input = random.bytes(case.input.iter().product());
         let weights = random.weights(channels * taps);
         let bias = random.biases(channels);
         let weight_scales: Vec<f32> = (0..channels).map(|_| random.scale(0.01)).collect();
-        let (sx, sy, zx, zy) = (
-            random.scale(0.02),
-            random.scale(0.1),
-            random.next() as u8,
-            random.next() as u8,
-        );
+        let (from, to) = (random.quantization(0.02), random.quantization(0.1));
         let parameters = ConvParameters {
             weights: &weights,
             bias: &bias,
-            input_scale: sx,
-            input_zero_point: zx,
             weight_scales: &weight_scales,
-            output_scale: sy,
-            output_zero_point: zy,
+            input: from,
+            output: to,
         };
         let mut expected = vec![];
         for position in case.positions() {
             for c in 0..channels {
                 let mut sum = bias[c];
                 for (t, tap) in case.taps().enumerate() {
-                    let x = case.at(&input, position, tap, c).unwrap_or(zx);
-                    sum += (i32::from(x) - i32::from(zx)) * i32::from(weights[c * taps + t]);
+                    let x = case.at(&input, position, tap, c).unwrap_or(from.zero_point);
+                    sum += (i32::from(x) - i32::from(from.zero_point))
+                        * i32::from(weights[c * taps + t]);
                 }
-                expected.push(requantize(sum, (sx * weight_scales[c]) / sy, zy));
+                let scale = (from.scale * weight_scales[c]) / to.scale;
+                expected.push(requantize(sum, scale, to.zero_point));
             }
         }
-        let conv = Depthwise::new(case.window(), parameters).unwrap();
-        same_everywhere(&expected, "depthwise", |isa, y| {
-            conv.run(isa, &input, y).unwrap()
+        let what = format!(
+            "depthwise {:?} {:?} {:?} {:?}",
+            case.input, case.kernel, case.stride, case.padding
+        );
+        same_everywhere(random, &what, &[&input], &expected, |isa| {
+            Operator::depthwise(isa, case.window(), parameters)
         });
-    }
+    });
 }
 
 /// Sums beyond 2^24, where an f32 accumulator would round.
 #[test]
 fn sums_are_exact_at_the_extremes() {
+    let mut random = Random(0);
     let k = 5000;
     let window = Window::new([2, 1, k], [1, 1], [1, 1], [0; 4]).unwrap();
     for (x, w) in [(255u8, 127i8), (255, -128), (0, -128)] {
@@ -228,29 +323,22 @@ fn sums_are_exact_at_the_extremes() {
         let sum = |first: i32| {
             (first - 1) * i32::from(w) + (k as i32 - 1) * (i32::from(x) - 1) * i32::from(w)
         };
-        let linear = Linear::new(k, &weights, &[7], zero_point, &[1.0]).unwrap();
-        same_everywhere(&[(sum(254) + 7) as f32], "linear", |isa, y| {
-            linear.run(isa, &input[..k], y).unwrap()
+        let expected = [(sum(254) + 7) as f32];
+        same_everywhere(&mut random, "linear", &[&input[..k]], &expected, |isa| {
+            Operator::linear(isa, k, &weights, &[7], zero_point, &[1.0])
         });
 
         let scale = 1.0 / 1_400_000.0;
-        let conv = Conv::new(
-            window,
-            1,
-            ConvParameters {
-                weights: &weights,
-                bias: &[],
-                input_scale: 1.0,
-                input_zero_point: zero_point,
-                weight_scales: &[scale],
-                output_scale: 1.0,
-                output_zero_point: 100,
-            },
-        )
-        .unwrap();
+        let parameters = ConvParameters {
+            weights: &weights,
+            bias: &[],
+            weight_scales: &[scale],
+            input: quantization(1.0, zero_point),
+            output: quantization(1.0, 100),
+        };
         let expected = [sum(254), sum(i32::from(x))].map(|s| requantize(s, scale, 100));
-        same_everywhere(&expected, "conv", |isa, y| {
-            conv.run(isa, &input, y).unwrap()
+        same_everywhere(&mut random, "conv", &[&input], &expected, |isa| {
+            Operator::conv(isa, window, 1, parameters)
         });
     }
 }
@@ -258,19 +346,18 @@ fn sums_are_exact_at_the_extremes() {
 /// Scales at which requantization rounds ties, and at which it leaves every integer type.
 #[test]
 fn requantization_rounds_ties_to_even_and_never_wraps() {
+    let mut random = Random(0);
     let window = Window::new([16, 16, 1], [1, 1], [1, 1], [0; 4]).unwrap();
     let input: Vec<u8> = (0..=255).collect();
-    for scale in [0.5, 0.25, 1.5, 1e-30, 1e8, 1e30] {
+    for scale in [0.5, 0.25, 1.5, 1e-30, 1e4, 1e8, 1e30] {
         for weight in [1i8, -1, 127] {
             for zero_point in [0u8, 3, 128, 255] {
                 let parameters = ConvParameters {
                     weights: &[weight],
                     bias: &[],
-                    input_scale: 1.0,
-                    input_zero_point: 77,
                     weight_scales: &[scale],
-                    output_scale: 1.0,
-                    output_zero_point: zero_point,
+                    input: quantization(1.0, 77),
+                    output: quantization(1.0, zero_point),
                 };
                 let expected: Vec<u8> = input
                     .iter()
@@ -278,13 +365,11 @@ fn requantization_rounds_ties_to_even_and_never_wraps() {
                         requantize((i32::from(*x) - 77) * i32::from(weight), scale, zero_point)
                     })
                     .collect();
-                let conv = Conv::new(window, 1, parameters).unwrap();
-                same_everywhere(&expected, "conv", |isa, y| {
-                    conv.run(isa, &input, y).unwrap()
+                same_everywhere(&mut random, "conv", &[&input], &expected, |isa| {
+                    Operator::conv(isa, window, 1, parameters)
                 });
-                let depthwise = Depthwise::new(window, parameters).unwrap();
-                same_everywhere(&expected, "depthwise", |isa, y| {
-                    depthwise.run(isa, &input, y).unwrap()
+                same_everywhere(&mut random, "depthwise", &[&input], &expected, |isa| {
+                    Operator::depthwise(isa, window, parameters)
                 });
             }
         }
@@ -293,9 +378,8 @@ fn requantization_rounds_ties_to_even_and_never_wraps() {
 
 #[test]
 fn linear_layer() {
-    let mut random = Random(3);
-    for _ in 0..100 {
-        let (k, n) = (random.range(1, 1300), random.range(1, 40));
+    cases(2, 100, |random| {
+        let (k, n) = (random.size(1300), random.size(200));
         let input = random.bytes(k);
         let weights = random.weights(k * n);
         let bias = random.biases(n);
@@ -309,110 +393,205 @@ fn linear_layer() {
                 (bias[c] + products.sum::<i32>()) as f32 * scales[c]
             })
             .collect();
-        let linear = Linear::new(k, &weights, &bias, zero_point, &scales).unwrap();
-        same_everywhere(&expected, "linear", |isa, y| {
-            linear.run(isa, &input, y).unwrap()
+        same_everywhere(random, "linear", &[&input], &expected, |isa| {
+            Operator::linear(isa, k, &weights, &bias, zero_point, &scales)
         });
-    }
+    });
 }
 
-/// All 65,536 pairs of bytes, on random scales.
+/// All 65,536 pairs of bytes, on random scales, in a random order and number.
+fn pairs(random: &mut Random) -> [Vec<u8>; 2] {
+    let step = random.below(1 << 15) as u32 * 2 + 1;
+    let len = 1 + (1 << 16) / random.size(60);
+    let pair = (0..len as u32).map(|i| i.wrapping_mul(step));
+    [
+        pair.clone().map(|i| (i >> 8) as u8).collect(),
+        pair.map(|i| i as u8).collect(),
+    ]
+}
+
 #[test]
 fn residual_add() {
-    let mut random = Random(4);
-    let a: Vec<u8> = (0..=65535u32).map(|i| (i >> 8) as u8).collect();
-    let b: Vec<u8> = (0..=65535u32).map(|i| i as u8).collect();
-    for _ in 0..50 {
-        let (sa, sb, sy) = (random.scale(0.05), random.scale(0.05), random.scale(0.05));
-        let (za, zb, zy) = (
-            random.next() as u8,
-            random.next() as u8,
-            random.next() as u8,
+    cases(3, 50, |random| {
+        let [a, b] = pairs(random);
+        let (qa, qb, qy) = (
+            random.quantization(0.05),
+            random.quantization(0.05),
+            random.quantization(0.05),
         );
-        let (ra, rb) = (sa / sy, sb / sy);
-        let fix = f32::from(zy) - ra.mul_add(f32::from(za), rb * f32::from(zb));
-        let expected: Vec<u8> = a
-            .iter()
-            .zip(&b)
-            .map(|(a, b)| {
-                f32::from(*a)
-                    .mul_add(ra, f32::from(*b).mul_add(rb, fix))
-                    .round_ties_even()
-                    .clamp(0.0, 255.0) as u8
-            })
-            .collect();
-        let add = Add::new((sa, za), (sb, zb), (sy, zy)).unwrap();
-        same_everywhere(&expected, "add", |isa, y| add.run(isa, &a, &b, y).unwrap());
-    }
-}
-
-#[test]
-fn global_average_pool() {
-    let mut random = Random(5);
-    for _ in 0..100 {
-        let (positions, channels) = (random.range(1, 400), random.range(1, 70));
-        let input = random.bytes(positions * channels);
-        let (sx, sy, zx, zy) = (
-            random.scale(0.05),
-            random.scale(0.03),
-            random.next() as u8,
-            random.next() as u8,
-        );
-        let scale = (sx / sy) / positions as f32;
-        let expected: Vec<u8> = (0..channels)
-            .map(|c| {
-                let sum: i32 = (0..positions)
-                    .map(|p| i32::from(input[p * channels + c]))
-                    .sum();
-                requantize(sum - positions as i32 * i32::from(zx), scale, zy)
-            })
-            .collect();
-        let pool = GlobalAveragePool::new(positions, channels, (sx, zx), (sy, zy)).unwrap();
-        same_everywhere(&expected, "pool", |isa, y| {
-            pool.run(isa, &input, y).unwrap()
+        let (ra, rb) = (qa.scale / qy.scale, qb.scale / qy.scale);
+        let inner = ra.mul_add(f32::from(qa.zero_point), rb * f32::from(qb.zero_point));
+        let fix = f32::from(qy.zero_point) - inner;
+        let sum = |(a, b): (&u8, &u8)| {
+            f32::from(*a)
+                .mul_add(ra, f32::from(*b).mul_add(rb, fix))
+                .round_ties_even()
+                .clamp(0.0, 255.0) as u8
+        };
+        let expected: Vec<u8> = a.iter().zip(&b).map(sum).collect();
+        same_everywhere(random, "add", &[&a, &b], &expected, |isa| {
+            Operator::add(isa, a.len(), qa, qb, qy)
         });
-    }
+    });
 }
 
 #[test]
-fn max_pool_and_table() {
-    let mut random = Random(6);
-    for _ in 0..100 {
-        let case = Case::random(&mut random);
+fn products() {
+    cases(4, 50, |random| {
+        let [a, b] = pairs(random);
+        let (qa, qb, qy) = (
+            random.quantization(0.05),
+            random.quantization(0.05),
+            random.quantization(0.05),
+        );
+        let scale = (qa.scale * qb.scale) / qy.scale;
+        let product = |a: u8, b: u8| {
+            let (a, b) = (i32::from(a), i32::from(b));
+            let product = (a - i32::from(qa.zero_point)) * (b - i32::from(qb.zero_point));
+            requantize(product, scale, qy.zero_point)
+        };
+        let expected: Vec<u8> = a.iter().zip(&b).map(|(a, b)| product(*a, *b)).collect();
+        same_everywhere(random, "multiply", &[&a, &b], &expected, |isa| {
+            Operator::multiply(isa, a.len(), qa, qb, qy)
+        });
+
+        let channels = random.size(200);
+        let positions = a.len().min(5000) / channels;
+        if positions > 0 {
+            let (a, b) = (&a[..positions * channels], random.bytes(channels));
+            let pairs = a.iter().zip(b.iter().cycle());
+            let expected: Vec<u8> = pairs.map(|(a, b)| product(*a, *b)).collect();
+            same_everywhere(random, "multiply channels", &[a, &b], &expected, |isa| {
+                Operator::multiply_channels(isa, positions, channels, qa, qb, qy)
+            });
+        }
+    });
+}
+
+#[test]
+fn pools() {
+    cases(5, 200, |random| {
+        let case = Case::random(random);
         let channels = case.input[2];
         let input = random.bytes(case.input.iter().product());
-        let mut expected = vec![];
+        let mut largest = vec![];
         for position in case.positions() {
             for c in 0..channels {
-                expected.push(
-                    case.taps()
-                        .filter_map(|tap| case.at(&input, position, tap, c))
-                        .max()
-                        .unwrap_or(0),
-                );
+                let seen = case
+                    .taps()
+                    .filter_map(|tap| case.at(&input, position, tap, c));
+                largest.push(seen.max().unwrap_or(0));
             }
         }
-        let pool = MaxPool::new(case.window());
-        same_everywhere(&expected, "max pool", |isa, y| {
-            pool.run(isa, &input, y).unwrap()
+        same_everywhere(random, "max pool", &[&input], &largest, |isa| {
+            Operator::max_pool(isa, case.window())
         });
 
-        let rows: Vec<[u8; 256]> = (0..channels)
-            .map(|_| std::array::from_fn(|_| random.next() as u8))
+        let (from, to) = (random.quantization(0.05), random.quantization(0.03));
+        let padding = *random.pick(&[Padding::Counts, Padding::IsLeftOut]);
+        let mut means = vec![];
+        for position in case.positions() {
+            for c in 0..channels {
+                let seen = case.taps().map(|tap| case.at(&input, position, tap, c));
+                let seen: Vec<u8> = match padding {
+                    Padding::Counts => seen.map(|x| x.unwrap_or(from.zero_point)).collect(),
+                    Padding::IsLeftOut => seen.flatten().collect(),
+                };
+                let sum: i32 = seen.iter().map(|x| i32::from(*x)).sum();
+                let offset = seen.len() as i32 * i32::from(from.zero_point);
+                let scale = (from.scale / to.scale) / seen.len() as f32;
+                means.push(requantize(sum - offset, scale, to.zero_point));
+            }
+        }
+        same_everywhere(random, "average pool", &[&input], &means, |isa| {
+            Operator::average_pool(isa, case.window(), padding, from, to)
+        });
+
+        let positions = input.len() / channels;
+        let scale = (from.scale / to.scale) / positions as f32;
+        let means: Vec<u8> = (0..channels)
+            .map(|c| {
+                let pixels = input[c..].iter().step_by(channels);
+                let sum: i32 = pixels.map(|x| i32::from(*x)).sum();
+                let offset = positions as i32 * i32::from(from.zero_point);
+                requantize(sum - offset, scale, to.zero_point)
+            })
             .collect();
-        let expected: Vec<u8> = input
+        same_everywhere(random, "global average pool", &[&input], &means, |isa| {
+            Operator::global_average_pool(isa, case.input, from, to)
+        });
+    });
+}
+
+#[test]
+fn concatenation() {
+    cases(6, 100, |random| {
+        let positions = random.size(300);
+        let to = random.quantization(0.05);
+        let mut parts = vec![];
+        for _ in 0..random.range(1, 4) {
+            let other = random.quantization(0.05);
+            parts.push(ConcatInput {
+                channels: random.size(100),
+                quantization: *random.pick(&[to, other]),
+            });
+        }
+        let inputs: Vec<Vec<u8>> = parts
             .iter()
-            .enumerate()
+            .map(|part| random.bytes(positions * part.channels))
+            .collect();
+        let mut expected = vec![];
+        for position in 0..positions {
+            for (part, input) in parts.iter().zip(&inputs) {
+                let from = part.quantization;
+                for x in &input[position * part.channels..][..part.channels] {
+                    let value = (f32::from(*x) - f32::from(from.zero_point)) * from.scale;
+                    let rounded = (value / to.scale).round_ties_even() + f32::from(to.zero_point);
+                    expected.push(if from == to {
+                        *x
+                    } else {
+                        rounded.clamp(0.0, 255.0) as u8
+                    });
+                }
+            }
+        }
+        let inputs: Vec<&[u8]> = inputs.iter().map(|i| &i[..]).collect();
+        same_everywhere(random, "concat", &inputs, &expected, |isa| {
+            Operator::concat(isa, positions, &parts, to)
+        });
+    });
+}
+
+#[test]
+fn tables() {
+    cases(7, 100, |random| {
+        let (positions, channels) = (random.size(300), random.size(100));
+        let input = random.bytes(positions * channels);
+        let same = random.below(2) == 0;
+        let first: [u8; 256] = std::array::from_fn(|_| random.next() as u8);
+        let rows: Vec<[u8; 256]> = (0..channels)
+            .map(|_| match same {
+                true => first,
+                false => std::array::from_fn(|_| random.next() as u8),
+            })
+            .collect();
+        let looked_up = input.iter().enumerate();
+        let expected: Vec<u8> = looked_up
             .map(|(i, x)| rows[i % channels][usize::from(*x)])
             .collect();
-        let mut output = vec![0; input.len()];
-        Table::new(rows).unwrap().run(&input, &mut output).unwrap();
-        assert_eq!(output, expected);
-    }
+        same_everywhere(random, "table", &[&input], &expected, |isa| {
+            Operator::table(isa, positions, &rows)
+        });
+    });
+}
+
+fn quantization(scale: f32, zero_point: u8) -> Quantization {
+    Quantization { scale, zero_point }
 }
 
 #[test]
 fn what_cannot_be_exact_is_refused() {
+    let isa = Isa::detect();
     let window = |input, kernel, stride, padding| Window::new(input, kernel, stride, padding);
     assert!(window([0, 1, 1], [1, 1], [1, 1], [0; 4]).is_err());
     assert!(window([4, 4, 1], [5, 1], [1, 1], [0; 4]).is_err());
@@ -421,19 +600,18 @@ fn what_cannot_be_exact_is_refused() {
     assert!(window([usize::MAX, 1, 1], [1, 1], [1, 1], [0; 4]).is_err());
 
     let one = window([1, 1, 1], [1, 1], [1, 1], [0; 4]).unwrap();
+    let unit = quantization(1.0, 0);
     let good = ConvParameters {
         weights: &[1],
         bias: &[0],
-        input_scale: 1.0,
-        input_zero_point: 0,
         weight_scales: &[1.0],
-        output_scale: 1.0,
-        output_zero_point: 0,
+        input: unit,
+        output: unit,
     };
-    assert!(Conv::new(one, 1, good).is_ok());
-    assert!(Conv::new(one, 0, good).is_err());
-    assert!(Conv::new(one, 2, good).is_err());
-    assert!(Conv::new(one, usize::MAX, good).is_err());
+    assert!(Operator::conv(isa, one, 1, good).is_ok());
+    assert!(Operator::conv(isa, one, 0, good).is_err());
+    assert!(Operator::conv(isa, one, 2, good).is_err());
+    assert!(Operator::conv(isa, one, usize::MAX, good).is_err());
     for bad in [
         ConvParameters {
             bias: &[i32::MAX],
@@ -448,11 +626,11 @@ fn what_cannot_be_exact_is_refused() {
             ..good
         },
         ConvParameters {
-            input_scale: f32::NAN,
+            input: quantization(f32::NAN, 0),
             ..good
         },
         ConvParameters {
-            output_scale: 0.0,
+            output: quantization(0.0, 0),
             ..good
         },
         ConvParameters {
@@ -464,24 +642,73 @@ fn what_cannot_be_exact_is_refused() {
             ..good
         },
         ConvParameters {
-            input_scale: f32::MAX,
-            output_scale: f32::MIN_POSITIVE,
+            input: quantization(f32::MAX, 0),
+            output: quantization(f32::MIN_POSITIVE, 0),
             ..good
         },
     ] {
-        assert!(Conv::new(one, 1, bad).is_err(), "{bad:?}");
-        assert!(Depthwise::new(one, bad).is_err(), "{bad:?}");
+        assert!(Operator::conv(isa, one, 1, bad).is_err(), "{bad:?}");
+        assert!(Operator::depthwise(isa, one, bad).is_err(), "{bad:?}");
     }
-    assert!(Add::new((1.0, 0), (1.0, 0), (0.0, 0)).is_err());
-    assert!(Add::new((1e38, 0), (1.0, 0), (1e-3, 0)).is_err());
-    assert!(GlobalAveragePool::new(0, 1, (1.0, 0), (1.0, 0)).is_err());
-    assert!(GlobalAveragePool::new(usize::MAX, usize::MAX, (1.0, 0), (1.0, 0)).is_err());
-    assert!(Linear::new(0, &[], &[], 0, &[1.0]).is_err());
-    assert!(Linear::new(2, &[1, 2, 3], &[], 0, &[1.0]).is_err());
-    assert!(Linear::new(1, &[1], &[], 0, &[f32::NAN]).is_err());
-    assert!(Table::new(vec![]).is_err());
+    let (none, huge, tiny) = (
+        quantization(0.0, 0),
+        quantization(1e38, 0),
+        quantization(1e-3, 0),
+    );
+    assert!(Operator::add(isa, 1, unit, unit, none).is_err());
+    assert!(Operator::add(isa, 1, huge, unit, tiny).is_err());
+    assert!(Operator::multiply(isa, 1, unit, none, unit).is_err());
+    assert!(Operator::multiply(isa, 1, huge, unit, tiny).is_err());
+    assert!(Operator::multiply_channels(isa, 0, 1, unit, unit, unit).is_err());
+    assert!(Operator::global_average_pool(isa, [0, 1, 1], unit, unit).is_err());
+    assert!(Operator::global_average_pool(isa, [usize::MAX; 3], unit, unit).is_err());
+    assert!(Operator::average_pool(isa, one, Padding::Counts, huge, tiny).is_err());
+    assert!(Operator::linear(isa, 0, &[], &[], 0, &[1.0]).is_err());
+    assert!(Operator::linear(isa, 2, &[1, 2, 3], &[], 0, &[1.0]).is_err());
+    assert!(Operator::linear(isa, 1, &[1], &[], 0, &[f32::NAN]).is_err());
+    assert!(Operator::table(isa, 1, &[]).is_err());
+    assert!(Operator::table(isa, usize::MAX, &[[0; 256]; 2]).is_err());
+    assert!(Operator::concat(isa, 1, &[], unit).is_err());
+    let part = ConcatInput {
+        channels: 1,
+        quantization: unit,
+    };
+    assert!(Operator::concat(isa, 1, &[part], none).is_err());
+    assert!(Operator::concat(isa, usize::MAX, &[part], unit).is_err());
+}
 
-    let conv = Conv::new(one, 1, good).unwrap();
-    assert!(conv.run(Isa::detect(), &[1, 2], &mut [0]).is_err());
-    assert!(conv.run(Isa::detect(), &[1], &mut []).is_err());
+#[test]
+fn slices_of_another_length_are_refused() {
+    let window = Window::new([2, 2, 1], [1, 1], [1, 1], [0; 4]).unwrap();
+    let parameters = ConvParameters {
+        weights: &[1],
+        bias: &[],
+        weight_scales: &[1.0],
+        input: quantization(1.0, 0),
+        output: quantization(1.0, 0),
+    };
+    for isa in Isa::available() {
+        let conv = Operator::conv(isa, window, 1, parameters).unwrap();
+        let mut scratch = AlignedBytes::new(conv.scratch_len());
+        let input = [0; 4 + SLACK];
+        assert!(conv.run(&[&input], &mut [0; 4], &mut scratch).is_ok());
+        assert!(conv.run(&[&input[1..]], &mut [0; 4], &mut scratch).is_err());
+        assert!(conv.run(&[&input], &mut [0; 3], &mut scratch).is_err());
+        assert!(conv.run(&[], &mut [0; 4], &mut scratch).is_err());
+        assert!(
+            conv.run(&[&input[..]; 2], &mut [0; 4], &mut scratch)
+                .is_err()
+        );
+        let part = |units, output: &mut [u8], scratch: &mut [u8]| {
+            conv.run_part(units, &[&input], output, scratch)
+        };
+        assert!(part(1..3, &mut [0; 2], &mut scratch).is_ok());
+        assert!(part(3..5, &mut [0; 2], &mut scratch).is_err());
+        assert!(part(1..3, &mut [0; 3], &mut scratch).is_err());
+        assert!(part(2..2, &mut [], &mut scratch).is_ok());
+        if !scratch.is_empty() {
+            let less = scratch.len() - 1;
+            assert!(part(1..3, &mut [0; 2], &mut scratch[..less]).is_err());
+        }
+    }
 }
