@@ -44,6 +44,15 @@ impl Engine {
     /// # Errors
     /// When it can't be read, is no intact model file, or its graph can't be run.
     pub fn open(path: &Path) -> Result<Engine> {
+        Engine::open_with_threads(path, 1)
+    }
+
+    /// Opens a model file for as many `threads` to share the work of each picture. The result is the same for every
+    /// number.
+    ///
+    /// # Errors
+    /// As for [`Engine::open`].
+    pub fn open_with_threads(path: &Path, threads: usize) -> Result<Engine> {
         let place = || format!("can't open the model {}", path.display());
         let mut bytes = vec![];
         File::open(path)
@@ -51,7 +60,7 @@ impl Engine {
             .with_context(place)?;
         let model = Model::parse(&bytes).with_context(place)?;
         drop(bytes);
-        Engine::new(model).with_context(place)
+        Engine::new(model, threads).with_context(place)
     }
 
     /// Opens the bytes of a model file.
@@ -59,12 +68,12 @@ impl Engine {
     /// # Errors
     /// When they are no intact model file, or its graph can't be run.
     pub fn from_bytes(bytes: &[u8]) -> Result<Engine> {
-        Engine::new(Model::parse(bytes)?)
+        Engine::new(Model::parse(bytes)?, 1)
     }
 
-    fn new(Model { card, proto, bytes }: Model) -> Result<Engine> {
+    fn new(Model { card, proto, bytes }: Model, threads: usize) -> Result<Engine> {
         let size = [card.preprocess.height, card.preprocess.width].map(usize::from);
-        let plan = Plan::new(proto, size, card.labels.len())?;
+        let plan = Plan::new(proto, size, card.labels.len(), threads)?;
         Ok(Engine {
             card,
             plan,

@@ -37,6 +37,7 @@ mod onnx;
 mod ops;
 mod passes;
 mod plan;
+mod segment;
 
 pub use classify::Classification;
 pub use engine::{Engine, VerifyReport};

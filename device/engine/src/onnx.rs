@@ -2,8 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::ops::Operator;
+use crate::ops::Quantized;
 use crate::passes::Operators;
+use graft_kernels::Quantization;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto};
 
@@ -158,7 +159,7 @@ impl<'a> View<'a> {
     }
 
     /// Our operator that makes `tensor`.
-    pub(crate) fn operator(&self, tensor: &str) -> Option<&'a dyn Operator> {
+    pub(crate) fn operator(&self, tensor: &str) -> Option<&'a dyn Quantized> {
         self.operators.get(tensor).map(|operator| &**operator)
     }
 
@@ -186,6 +187,14 @@ impl<'a> View<'a> {
             [value] => Some(value),
             _ => None,
         }
+    }
+
+    /// The scale and zero point that inputs `index` and `index + 1` of `node` are, for a whole tensor of bytes.
+    pub(crate) fn quantization(&self, node: &NodeProto, index: usize) -> Option<Quantization> {
+        Some(Quantization {
+            scale: self.f32(node, index)?,
+            zero_point: self.u8(node, index + 1)?,
+        })
     }
 
     /// Whether input `index` of `node` is absent, or a constant i8 tensor of zeros alone.

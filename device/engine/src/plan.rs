@@ -4,7 +4,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use graft_kernels::Isa;
+use graft_kernels::{Isa, Threads};
 use graft_shared::error::{Context, Error, Result};
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
@@ -13,8 +13,9 @@ use tract_onnx::tract_core::ops::source::TypedSource;
 use tract_onnx::tract_hir::internal::{Framework, expand};
 use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;
 
-use crate::ops::{Fast, Import};
+use crate::ops::Import;
 use crate::passes;
+use crate::segment::{Segment, gather};
 
 /// Which nodes run in our operators, and which in tract's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,14 +41,19 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Plans `proto`, whose input is bytes `[1, height, width, 3]` and whose output is `[1, outputs]`.
+    /// Plans `proto`, whose input is bytes `[1, height, width, 3]` and whose output is `[1, outputs]`, for as many
+    /// `threads`.
     pub(crate) fn new(
         proto: ModelProto,
         [height, width]: [usize; 2],
         outputs: usize,
+        threads: usize,
     ) -> Result<Plan> {
         let input = [1, height, width, 3];
-        let model = contained(|| optimize(proto, input)).context("can't plan the model's graph")?;
+        let isa = Isa::detect();
+        let threads = Arc::new(Threads::new(threads));
+        let model = contained(|| gather(&optimize(proto, input, isa)?, &threads))
+            .context("can't plan the model's graph")?;
         let (nodes, macs) = report(&model);
         let runnable =
             contained(|| TypedSimplePlan::new(model)).context("can't plan the model's graph")?;
@@ -85,7 +91,7 @@ impl Plan {
     }
 }
 
-fn optimize(mut proto: ModelProto, input: [usize; 4]) -> TractResult<TypedModel> {
+fn optimize(mut proto: ModelProto, input: [usize; 4], isa: Isa) -> TractResult<TypedModel> {
     let graph = proto.graph.as_mut().context("no graph")?;
     let mut operators = passes::rewrite(graph);
     let mut model = tract_onnx::onnx()
@@ -96,7 +102,7 @@ fn optimize(mut proto: ModelProto, input: [usize; 4]) -> TractResult<TypedModel>
         if node.op_is::<UnimplementedOp>()
             && let Some(operator) = operators.remove(&node.name)
         {
-            node.op = expand(Import(operator));
+            node.op = expand(Import { operator, isa });
         }
     }
     model.set_input_fact(0, InferenceFact::dt_shape(u8::datum_type(), input))?;
@@ -148,19 +154,21 @@ fn report(model: &TypedModel) -> (NodeReport, u64) {
         if node.op_is::<TypedSource>() || node.op_is::<Const>() {
             continue;
         }
+        if let Some(Segment(body)) = node.op_as::<Segment>() {
+            for step in &body.steps {
+                nodes.fast += 1;
+                macs += step.fast.kernel.macs();
+                let (operator, isa) = (step.fast.name.to_owned(), step.fast.isa.name().to_owned());
+                nodes.list.push((step.node.clone(), operator, isa));
+            }
+            continue;
+        }
         let operator = node.op.name().into_owned();
-        let kernel = if let Some(fast) = node.op_as::<Fast>() {
-            nodes.fast += 1;
-            macs += fast.kernel.macs();
-            fast.isa.name()
-        } else {
-            nodes.tract += 1;
-            nodes.tract_operators.push(operator.clone());
-            "tract"
-        };
+        nodes.tract += 1;
+        nodes.tract_operators.push(operator.clone());
         nodes
             .list
-            .push((node.name.clone(), operator, kernel.to_owned()));
+            .push((node.name.clone(), operator, "tract".to_owned()));
     }
     nodes.tract_operators.sort();
     nodes.tract_operators.dedup();

@@ -19,6 +19,7 @@
 //! | `operators/` | one file per kind: its constructor, its checks, its description for the instruction sets |
 //! | `plain.rs` | the specification: what it computes is the result, to the bit, on every processor |
 //! | `dispatch.rs` | the list of instruction sets, and what one has to offer |
+//! | `threads.rs` | a pool whose threads run the parts of one operator |
 //! | `x86/` | one file per instruction set, each a faster twin of `plain.rs` |
 //!
 //! This crate depends on nothing.
@@ -30,6 +31,8 @@ mod memory;
 mod operator;
 mod operators;
 mod plain;
+#[allow(unsafe_code)]
+mod threads;
 mod window;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
@@ -39,6 +42,7 @@ pub use dispatch::Isa;
 pub use memory::{AlignedBytes, SLACK};
 pub use operator::Operator;
 pub use operators::{ConcatInput, ConvParameters, Padding, Quantization};
+pub use threads::Threads;
 pub use window::Window;
 
 /// Why an operator cannot be built or run: a shape, a scale or a length that does not fit.

@@ -1,9 +1,9 @@
 //! Convolution, dense or depthwise.
 
-use graft_kernels::{Conv, ConvParameters, Depthwise, Invalid, Isa, Window};
+use graft_kernels::{ConvParameters, Invalid, Isa, Operator, Quantization, Window};
 use tract_onnx::tract_hir::internal::*;
 
-use super::{Image, Kernel, Operator, Output, one};
+use super::{Image, Kernel, Output, Quantized, one};
 
 /// A quantized convolution.
 #[derive(Debug)]
@@ -16,15 +16,13 @@ pub(crate) struct Convolution {
     pub(crate) stride: [usize; 2],
     /// Top, left, bottom, right.
     pub(crate) padding: [usize; 4],
-    /// Scale and zero point.
-    pub(crate) input: (f32, u8),
+    pub(crate) input: Quantization,
     /// Output x input / groups x height x width.
     pub(crate) weights: Vec<i8>,
     pub(crate) weight_scales: Vec<f32>,
     /// Empty for none.
     pub(crate) bias: Vec<i32>,
-    /// Scale and zero point.
-    pub(crate) output: (f32, u8),
+    pub(crate) output: Quantization,
 }
 
 impl Convolution {
@@ -39,7 +37,7 @@ impl Convolution {
     }
 }
 
-impl Operator for Convolution {
+impl Quantized for Convolution {
     fn name(&self) -> &'static str {
         if self.depthwise {
             "DepthwiseConv"
@@ -53,41 +51,19 @@ impl Operator for Convolution {
         Ok(Output::Image([height, width, self.channels]))
     }
 
-    fn kernel(&self, inputs: &[Image]) -> TractResult<Box<dyn Kernel>> {
+    fn kernel(&self, isa: Isa, inputs: &[Image]) -> TractResult<Kernel> {
         let window = self.window(inputs)?;
         let parameters = ConvParameters {
             weights: &self.weights,
             bias: &self.bias,
-            input_scale: self.input.0,
-            input_zero_point: self.input.1,
             weight_scales: &self.weight_scales,
-            output_scale: self.output.0,
-            output_zero_point: self.output.1,
+            input: self.input,
+            output: self.output,
         };
-        Ok(if self.depthwise {
-            Box::new(Depthwise::new(window, parameters)?)
+        Ok(Kernel::Image(if self.depthwise {
+            Operator::depthwise(isa, window, parameters)?
         } else {
-            Box::new(Conv::new(window, self.channels, parameters)?)
-        })
-    }
-}
-
-impl Kernel for Conv {
-    fn macs(&self) -> u64 {
-        self.macs()
-    }
-
-    fn image(&self, isa: Isa, inputs: &[&[u8]], output: &mut [u8]) -> Result<(), Invalid> {
-        self.run(isa, one(inputs)?, output)
-    }
-}
-
-impl Kernel for Depthwise {
-    fn macs(&self) -> u64 {
-        self.macs()
-    }
-
-    fn image(&self, isa: Isa, inputs: &[&[u8]], output: &mut [u8]) -> Result<(), Invalid> {
-        self.run(isa, one(inputs)?, output)
+            Operator::conv(isa, window, self.channels, parameters)?
+        }))
     }
 }

@@ -1,18 +1,18 @@
 //! Mean of each channel.
 
-use graft_kernels::{GlobalAveragePool, Invalid, Isa};
+use graft_kernels::{Isa, Operator, Quantization};
 use tract_onnx::tract_hir::internal::*;
 
-use super::{Image, Kernel, Operator, Output, one};
+use super::{Image, Kernel, Output, Quantized, one};
 
-/// A quantized global average pool; both pairs are scale and zero point.
+/// A quantized global average pool.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    pub(crate) input: (f32, u8),
-    pub(crate) output: (f32, u8),
+    pub(crate) input: Quantization,
+    pub(crate) output: Quantization,
 }
 
-impl Operator for Pool {
+impl Quantized for Pool {
     fn name(&self) -> &'static str {
         "GlobalAveragePool"
     }
@@ -22,22 +22,8 @@ impl Operator for Pool {
         Ok(Output::Image([1, 1, channels]))
     }
 
-    fn kernel(&self, inputs: &[Image]) -> TractResult<Box<dyn Kernel>> {
-        let [height, width, channels] = one(inputs)?;
-        let positions = height
-            .checked_mul(width)
-            .context("a pool over too many positions")?;
-        Ok(Box::new(GlobalAveragePool::new(
-            positions,
-            channels,
-            self.input,
-            self.output,
-        )?))
-    }
-}
-
-impl Kernel for GlobalAveragePool {
-    fn image(&self, isa: Isa, inputs: &[&[u8]], output: &mut [u8]) -> Result<(), Invalid> {
-        self.run(isa, one(inputs)?, output)
+    fn kernel(&self, isa: Isa, inputs: &[Image]) -> TractResult<Kernel> {
+        let operator = Operator::global_average_pool(isa, one(inputs)?, self.input, self.output)?;
+        Ok(Kernel::Image(operator))
     }
 }

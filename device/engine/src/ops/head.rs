@@ -1,9 +1,9 @@
 //! The fully connected head, from bytes to f32 logits.
 
-use graft_kernels::{Invalid, Isa, Linear};
+use graft_kernels::{Isa, Operator};
 use tract_onnx::tract_hir::internal::*;
 
-use super::{Image, Kernel, Operator, Output, one};
+use super::{Image, Kernel, Output, Quantized, one};
 
 /// A quantized linear layer whose result stays f32.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(crate) struct Head {
     pub(crate) scales: Vec<f32>,
 }
 
-impl Operator for Head {
+impl Quantized for Head {
     fn name(&self) -> &'static str {
         "Linear"
     }
@@ -33,24 +33,14 @@ impl Operator for Head {
         }
     }
 
-    fn kernel(&self, _: &[Image]) -> TractResult<Box<dyn Kernel>> {
-        let linear = Linear::new(
+    fn kernel(&self, isa: Isa, _: &[Image]) -> TractResult<Kernel> {
+        Ok(Kernel::Logits(Operator::linear(
+            isa,
             self.inputs,
             &self.weights,
             &self.bias,
             self.input_zero_point,
             &self.scales,
-        )?;
-        Ok(Box::new(linear))
-    }
-}
-
-impl Kernel for Linear {
-    fn macs(&self) -> u64 {
-        self.macs()
-    }
-
-    fn logits(&self, isa: Isa, inputs: &[&[u8]], output: &mut [f32]) -> Result<(), Invalid> {
-        self.run(isa, one(inputs)?, output)
+        )?))
     }
 }

@@ -1,9 +1,9 @@
 //! Largest byte of each window.
 
-use graft_kernels::{Invalid, Isa, MaxPool, Window};
+use graft_kernels::{Invalid, Isa, Operator, Window};
 use tract_onnx::tract_hir::internal::*;
 
-use super::{Image, Kernel, Operator, Output, one};
+use super::{Image, Kernel, Output, Quantized, one};
 
 /// A max pool on bytes.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ impl BytesMaxPool {
     }
 }
 
-impl Operator for BytesMaxPool {
+impl Quantized for BytesMaxPool {
     fn name(&self) -> &'static str {
         "MaxPool"
     }
@@ -30,13 +30,10 @@ impl Operator for BytesMaxPool {
         Ok(Output::Image([height, width, one(inputs)?[2]]))
     }
 
-    fn kernel(&self, inputs: &[Image]) -> TractResult<Box<dyn Kernel>> {
-        Ok(Box::new(MaxPool::new(self.window(inputs)?)))
-    }
-}
-
-impl Kernel for MaxPool {
-    fn image(&self, isa: Isa, inputs: &[&[u8]], output: &mut [u8]) -> Result<(), Invalid> {
-        self.run(isa, one(inputs)?, output)
+    fn kernel(&self, isa: Isa, inputs: &[Image]) -> TractResult<Kernel> {
+        Ok(Kernel::Image(Operator::max_pool(
+            isa,
+            self.window(inputs)?,
+        )?))
     }
 }

@@ -13,7 +13,7 @@ pub(crate) mod table;
 
 use std::fmt::Debug;
 
-use graft_kernels::{Invalid, Isa};
+use graft_kernels::{Invalid, Isa, Operator};
 use tract_onnx::tract_core::ops::change_axes::AxisOp;
 use tract_onnx::tract_hir::internal::*;
 
@@ -29,8 +29,18 @@ pub(crate) enum Output {
     Logits(usize),
 }
 
+impl Output {
+    /// Bytes or logits in it.
+    pub(crate) fn len(self) -> usize {
+        match self {
+            Output::Image([height, width, channels]) => height * width * channels,
+            Output::Logits(n) => n,
+        }
+    }
+}
+
 /// A quantized operator that a pass has found, before the shapes of its inputs are known.
-pub(crate) trait Operator: Debug + Send + Sync {
+pub(crate) trait Quantized: Debug + Send + Sync {
     /// What `graft-device info` calls it.
     fn name(&self) -> &'static str;
 
@@ -38,34 +48,36 @@ pub(crate) trait Operator: Debug + Send + Sync {
     fn output(&self, inputs: &[Image]) -> TractResult<Output>;
 
     /// The operator made ready for `inputs`.
-    fn kernel(&self, inputs: &[Image]) -> TractResult<Box<dyn Kernel>>;
+    fn kernel(&self, isa: Isa, inputs: &[Image]) -> TractResult<Kernel>;
 }
 
-/// A quantized operator ready to run.
-pub(crate) trait Kernel: Debug + Send + Sync {
-    /// Multiply-adds of one run.
-    fn macs(&self) -> u64 {
-        0
-    }
-
-    /// Computes an [`Output::Image`] from images.
-    fn image(&self, _isa: Isa, _inputs: &[&[u8]], _output: &mut [u8]) -> Result<(), Invalid> {
-        Err(Invalid("the operator makes no image"))
-    }
-
-    /// Computes [`Output::Logits`] from images.
-    fn logits(&self, _isa: Isa, _inputs: &[&[u8]], _output: &mut [f32]) -> Result<(), Invalid> {
-        Err(Invalid("the operator makes no logits"))
-    }
-}
-
-/// An [`Operator`] as tract's importer knows it: in NCHW, shapes still to be inferred.
+/// A quantized operator ready to run, by what it makes.
 #[derive(Debug, Clone)]
-pub(crate) struct Import(pub(crate) Arc<dyn Operator>);
+pub(crate) enum Kernel {
+    Image(Operator),
+    Logits(Operator<f32>),
+}
+
+impl Kernel {
+    /// Multiply-adds of one run.
+    pub(crate) fn macs(&self) -> u64 {
+        match self {
+            Kernel::Image(operator) => operator.macs(),
+            Kernel::Logits(operator) => operator.macs(),
+        }
+    }
+}
+
+/// A [`Quantized`] operator as tract's importer knows it: in NCHW, shapes still to be inferred.
+#[derive(Debug, Clone)]
+pub(crate) struct Import {
+    pub(crate) operator: Arc<dyn Quantized>,
+    pub(crate) isa: Isa,
+}
 
 impl Expansion for Import {
     fn name(&self) -> StaticName {
-        self.0.name().into()
+        self.operator.name().into()
     }
 
     fn rules<'r, 'p: 'r, 's: 'r>(
@@ -85,7 +97,7 @@ impl Expansion for Import {
                     .iter()
                     .map(|shape| image_of(shape))
                     .collect::<TractResult<Vec<_>>>()?;
-                let (datum_type, shape) = match self.0.output(&images)? {
+                let (datum_type, shape) = match self.operator.output(&images)? {
                     Output::Image([height, width, channels]) => {
                         (u8::datum_type(), tvec![1, channels, height, width])
                     }
@@ -117,11 +129,11 @@ impl Expansion for Import {
                 outlet
             });
         }
-        let output = self.0.output(&images)?;
+        let output = self.operator.output(&images)?;
         let fast = Fast {
-            name: self.0.name(),
-            kernel: self.0.kernel(&images)?.into(),
-            isa: Isa::detect(),
+            name: self.operator.name(),
+            kernel: Arc::new(self.operator.kernel(self.isa, &images)?),
+            isa: self.isa,
             output,
         };
         match output {
@@ -170,13 +182,13 @@ fn image_of(shape: &[TDim]) -> TractResult<Image> {
     }
 }
 
-/// A ready kernel as tract runs it.
+/// A ready operator in tract's graph, for [`crate::segment`] to take up.
 #[derive(Debug, Clone)]
 pub(crate) struct Fast {
     pub(crate) name: &'static str,
-    pub(crate) kernel: Arc<dyn Kernel>,
+    pub(crate) kernel: Arc<Kernel>,
     pub(crate) isa: Isa,
-    output: Output,
+    pub(crate) output: Output,
 }
 
 impl PartialEq for Fast {
@@ -196,34 +208,8 @@ impl Op for Fast {
 }
 
 impl EvalOp for Fast {
-    op_out_of_plan!();
-
-    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let views = inputs
-            .iter()
-            .map(|input| input.try_as_plain_ram())
-            .collect::<TractResult<Vec<_>>>()?;
-        let bytes = views
-            .iter()
-            .map(|view| view.as_slice::<u8>())
-            .collect::<TractResult<Vec<&[u8]>>>()?;
-        let output = match self.output {
-            Output::Image([height, width, channels]) => {
-                let mut output = Tensor::zero::<u8>(&[1, height, width, channels])?;
-                let mut view = output.try_as_plain_ram_mut()?;
-                self.kernel
-                    .image(self.isa, &bytes, view.as_slice_mut::<u8>()?)?;
-                output
-            }
-            Output::Logits(n) => {
-                let mut output = Tensor::zero::<f32>(&[1, n])?;
-                let mut view = output.try_as_plain_ram_mut()?;
-                self.kernel
-                    .logits(self.isa, &bytes, view.as_slice_mut::<f32>()?)?;
-                output
-            }
-        };
-        Ok(tvec!(output.into_tvalue()))
+    fn eval_out_of_plan(&self, _: TVec<TValue>) -> TractResult<Option<TVec<TValue>>> {
+        Ok(None)
     }
 }
 

@@ -1,19 +1,19 @@
 //! Residual add of two activations.
 
-use graft_kernels::{Add, Invalid, Isa};
+use graft_kernels::{Isa, Operator, Quantization};
 use tract_onnx::tract_hir::internal::*;
 
-use super::{Image, Kernel, Operator, Output};
+use super::{Image, Kernel, Output, Quantized};
 
-/// A quantized residual add; all pairs are scale and zero point.
+/// A quantized residual add.
 #[derive(Debug)]
 pub(crate) struct ResidualAdd {
-    pub(crate) a: (f32, u8),
-    pub(crate) b: (f32, u8),
-    pub(crate) output: (f32, u8),
+    pub(crate) a: Quantization,
+    pub(crate) b: Quantization,
+    pub(crate) output: Quantization,
 }
 
-impl Operator for ResidualAdd {
+impl Quantized for ResidualAdd {
     fn name(&self) -> &'static str {
         "Add"
     }
@@ -25,16 +25,9 @@ impl Operator for ResidualAdd {
         }
     }
 
-    fn kernel(&self, _: &[Image]) -> TractResult<Box<dyn Kernel>> {
-        Ok(Box::new(Add::new(self.a, self.b, self.output)?))
-    }
-}
-
-impl Kernel for Add {
-    fn image(&self, isa: Isa, inputs: &[&[u8]], output: &mut [u8]) -> Result<(), Invalid> {
-        match inputs {
-            [a, b] => self.run(isa, a, b, output),
-            _ => Err(Invalid("a residual add takes two inputs")),
-        }
+    fn kernel(&self, isa: Isa, inputs: &[Image]) -> TractResult<Kernel> {
+        let len = self.output(inputs)?.len();
+        let operator = Operator::add(isa, len, self.a, self.b, self.output)?;
+        Ok(Kernel::Image(operator))
     }
 }

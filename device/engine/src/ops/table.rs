@@ -1,9 +1,9 @@
 //! A table of 256 bytes per channel: the normalisation of pixels.
 
-use graft_kernels::{Invalid, Isa, Table};
+use graft_kernels::{Isa, Operator};
 use tract_onnx::tract_hir::internal::*;
 
-use super::{Image, Kernel, Operator, Output, one};
+use super::{Image, Kernel, Output, Quantized, one};
 
 /// Rows of a table: one for all channels, or one per channel.
 #[derive(Debug)]
@@ -11,7 +11,7 @@ pub(crate) struct ByteTable {
     pub(crate) rows: Vec<[u8; 256]>,
 }
 
-impl Operator for ByteTable {
+impl Quantized for ByteTable {
     fn name(&self) -> &'static str {
         "Table"
     }
@@ -28,13 +28,9 @@ impl Operator for ByteTable {
         Ok(Output::Image(image))
     }
 
-    fn kernel(&self, _: &[Image]) -> TractResult<Box<dyn Kernel>> {
-        Ok(Box::new(Table::new(self.rows.clone())?))
-    }
-}
-
-impl Kernel for Table {
-    fn image(&self, _: Isa, inputs: &[&[u8]], output: &mut [u8]) -> Result<(), Invalid> {
-        self.run(one(inputs)?, output)
+    fn kernel(&self, isa: Isa, inputs: &[Image]) -> TractResult<Kernel> {
+        let positions = self.output(inputs)?.len() / self.rows.len();
+        let operator = Operator::table(isa, positions, &self.rows)?;
+        Ok(Kernel::Image(operator))
     }
 }

@@ -38,11 +38,11 @@ pub(super) fn find(view: &View, root: &NodeProto) -> Option<Replacement> {
         kernel,
         stride: sizes(root, "strides", [1, 1])?,
         padding,
-        input: (view.f32(root, 1)?, view.u8(root, 2)?),
+        input: view.quantization(root, 1)?,
         weights: i8_values(weights)?,
         weight_scales: f32_values(view.constant(root, 4)?)?,
         bias,
-        output: (view.f32(root, 6)?, view.u8(root, 7)?),
+        output: view.quantization(root, 6)?,
     };
     Replacement::new(convolution, &[has_input(root, 0)?])
 }

@@ -15,24 +15,24 @@ use std::sync::Arc;
 use tract_onnx::pb::{GraphProto, NodeProto};
 
 use crate::onnx::View;
-use crate::ops::Operator;
+use crate::ops::Quantized;
 
 /// The type of a node whose operator stands in [`Operators`]: no ONNX operator has this name.
 pub(crate) const PLACEHOLDER: &str = "graft.operator";
 
 /// The operators that placeholders stand for, by node name.
-pub(crate) type Operators = HashMap<String, Arc<dyn Operator>>;
+pub(crate) type Operators = HashMap<String, Arc<dyn Quantized>>;
 
 /// What takes the place of a pattern's last node; its output keeps its name.
 struct Replacement {
-    operator: Arc<dyn Operator>,
+    operator: Arc<dyn Quantized>,
     inputs: Vec<String>,
     /// Nodes that make an input, to go before it.
     before: Vec<NodeProto>,
 }
 
 impl Replacement {
-    fn new(operator: impl Operator + 'static, inputs: &[&str]) -> Option<Replacement> {
+    fn new(operator: impl Quantized + 'static, inputs: &[&str]) -> Option<Replacement> {
         let inputs = inputs.iter().map(|name| (*name).to_owned()).collect();
         Some(Replacement {
             operator: Arc::new(operator),

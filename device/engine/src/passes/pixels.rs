@@ -1,6 +1,7 @@
 //! Cast, Sub, Div (or Add, Mul), QuantizeLinear on the bytes of the input -> one table of 256 bytes per channel,
 //! before or after the Transpose to NCHW.
 
+use graft_kernels::Quantization;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{AttributeProto, NodeProto, TensorProto};
 
@@ -55,7 +56,7 @@ fn table<'a>(
     quantize: &NodeProto,
     channels: Channels,
 ) -> Option<(&'a str, Vec<[u8; 256]>)> {
-    let (scale, zero_point) = (view.f32(quantize, 1)?, view.u8(quantize, 2)?);
+    let Quantization { scale, zero_point } = view.quantization(quantize, 1)?;
     let mut steps: Vec<(&str, Vec<f32>)> = vec![];
     let mut tensor = has_input(quantize, 0)?;
     let cast = loop {

@@ -10,13 +10,13 @@ pub(super) fn find(view: &View, root: &NodeProto) -> Option<Replacement> {
     if !is(root, "QuantizeLinear") {
         return None;
     }
-    let output = (view.f32(root, 1)?, view.u8(root, 2)?);
+    let output = view.quantization(root, 1)?;
     let add = view.producer(has_input(root, 0)?, "Add")?;
     let a = view.producer(has_input(add, 0)?, "DequantizeLinear")?;
     let b = view.producer(has_input(add, 1)?, "DequantizeLinear")?;
     let operator = ResidualAdd {
-        a: (view.f32(a, 1)?, view.u8(a, 2)?),
-        b: (view.f32(b, 1)?, view.u8(b, 2)?),
+        a: view.quantization(a, 1)?,
+        b: view.quantization(b, 1)?,
         output,
     };
     Replacement::new(operator, &[has_input(a, 0)?, has_input(b, 0)?])
