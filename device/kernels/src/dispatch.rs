@@ -57,6 +57,10 @@ const ALL: &[&dyn InstructionSet] = &[
     &Plain,
     #[cfg(target_arch = "x86_64")]
     &crate::x86::Avx2,
+    #[cfg(target_arch = "x86_64")]
+    &crate::x86::AvxVnni,
+    #[cfg(target_arch = "x86_64")]
+    &crate::x86::Avx512Vnni,
 ];
 
 /// The baseline of the target: runs on every processor that runs this program.

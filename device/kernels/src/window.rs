@@ -81,6 +81,20 @@ impl Window {
         self.out_height * self.out_width
     }
 
+    /// Height and width of what the kernel reaches, from the padding before the picture on.
+    pub(crate) fn reach(&self) -> [usize; 2] {
+        [
+            (self.out_height - 1) * self.stride[0] + self.kernel[0],
+            (self.out_width - 1) * self.stride[1] + self.kernel[1],
+        ]
+    }
+
+    /// Whether the kernel reaches beyond the picture anywhere.
+    pub(crate) fn reaches_padding(&self) -> bool {
+        let [height, width] = self.reach();
+        self.top + self.left > 0 || height > self.height || width > self.width
+    }
+
     /// The placements of the kernel's weights: down, right.
     pub(crate) fn taps(&self) -> impl Iterator<Item = [usize; 2]> {
         let [height, width] = self.kernel;

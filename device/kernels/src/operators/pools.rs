@@ -1,6 +1,6 @@
 //! Pools: the mean or the largest byte of each window.
 
-use super::{LARGEST_REQUANTIZED, Quantization, elements};
+use super::{Depthwise, LARGEST_REQUANTIZED, Quantization, Requantize, elements};
 use crate::operator::{Operator, Shape};
 use crate::{Invalid, Isa, Window, ensure};
 
@@ -25,9 +25,34 @@ pub(crate) struct AveragePool {
 }
 
 impl AveragePool {
+    /// Positions in a window beyond which weights, even of 1, would take more memory than they are worth.
+    const LARGEST_DEPTHWISE: usize = 1024;
+
     /// The factor of a mean over `count` positions.
     pub(crate) fn scale(&self, count: usize) -> f32 {
         self.ratio / count as f32
+    }
+
+    /// The same as a depthwise convolution with weights of 1; none where windows count different
+    /// numbers of positions, or too many.
+    pub(crate) fn as_depthwise(&self) -> Option<Depthwise> {
+        let window = self.window;
+        let count = window.kernel[0] * window.kernel[1];
+        let varies = self.padding == Padding::IsLeftOut && window.reaches_padding();
+        if varies || count > AveragePool::LARGEST_DEPTHWISE {
+            return None;
+        }
+        let offset = count as i32 * i32::from(self.input_zero_point);
+        Some(Depthwise {
+            window,
+            weights: vec![1; count * window.channels],
+            bias: vec![-offset; window.channels],
+            requantize: Requantize {
+                scales: vec![self.scale(count); window.channels],
+                zero_point: self.output_zero_point,
+            },
+            input_zero_point: self.input_zero_point,
+        })
     }
 }
 
@@ -51,7 +76,7 @@ impl Operator {
         output: Quantization,
     ) -> Result<Operator, Invalid> {
         ensure(
-            elements(&window.kernel)? <= 1 << 22,
+            elements(&[window.kernel[0], window.kernel[1]])? <= 1 << 22,
             "a pool has more than 2^22 positions in a window",
         )?;
         input.check()?;
