@@ -4,9 +4,7 @@
 
 mod support;
 
-use graft_kernels::{
-    Add, ConvParameters, Depthwise, GlobalAveragePool, Isa, Linear, MaxPool, Table, Window,
-};
+use graft_kernels::{ConvParameters, Isa, Operator, Quantization, SLACK, Window};
 use graft_shared::preprocess::Pixels;
 use support::{Conv, Graph, Head, Random, int, ints};
 
@@ -37,82 +35,81 @@ impl Activation {
         let parameters = ConvParameters {
             weights: &conv.weights,
             bias: &conv.bias,
-            input_scale: self.quantization.0,
-            input_zero_point: self.quantization.1,
             weight_scales: &conv.weight_scales,
-            output_scale: conv.output.0,
-            output_zero_point: conv.output.1,
+            input: quantization(self.quantization),
+            output: quantization(conv.output),
+        };
+        let operator = if conv.depthwise {
+            Operator::depthwise(ISA, window, parameters)
+        } else {
+            Operator::conv(ISA, window, conv.channels, parameters)
         };
         let [height, width] = window.output();
-        let mut bytes = vec![0; height * width * conv.channels];
-        if conv.depthwise {
-            Depthwise::new(window, parameters)
-                .unwrap()
-                .run(ISA, &self.bytes, &mut bytes)
-                .unwrap();
-        } else {
-            let dense = graft_kernels::Conv::new(window, conv.channels, parameters).unwrap();
-            dense.run(ISA, &self.bytes, &mut bytes).unwrap();
-        }
         Activation {
             shape: [height, width, conv.channels],
             quantization: conv.output,
-            bytes,
+            bytes: run(&operator.unwrap(), &[&self.bytes]),
         }
     }
 
-    fn add(&self, other: &Activation, quantization: (f32, u8)) -> Activation {
-        let mut bytes = vec![0; self.bytes.len()];
-        let add = Add::new(self.quantization, other.quantization, quantization).unwrap();
-        add.run(ISA, &self.bytes, &other.bytes, &mut bytes).unwrap();
+    fn add(&self, other: &Activation, output: (f32, u8)) -> Activation {
+        let [a, b, sum] = [self.quantization, other.quantization, output].map(quantization);
+        let add = Operator::add(ISA, self.bytes.len(), a, b, sum).unwrap();
         Activation {
-            quantization,
-            bytes,
+            quantization: output,
+            bytes: run(&add, &[&self.bytes, &other.bytes]),
             ..*self
         }
     }
 
-    fn pool(&self, quantization: (f32, u8)) -> Activation {
-        let [height, width, channels] = self.shape;
-        let mut bytes = vec![0; channels];
-        let pool =
-            GlobalAveragePool::new(height * width, channels, self.quantization, quantization)
-                .unwrap();
-        pool.run(ISA, &self.bytes, &mut bytes).unwrap();
+    fn pool(&self, output: (f32, u8)) -> Activation {
+        let [x, y] = [self.quantization, output].map(quantization);
+        let pool = Operator::global_average_pool(ISA, self.shape, x, y).unwrap();
         Activation {
-            shape: [1, 1, channels],
-            quantization,
-            bytes,
+            shape: [1, 1, self.shape[2]],
+            quantization: output,
+            bytes: run(&pool, &[&self.bytes]),
         }
     }
 
     fn max_pool(&self, kernel: usize, stride: usize, padding: usize) -> Activation {
         let window = Window::new(self.shape, [kernel; 2], [stride; 2], [padding; 4]).unwrap();
         let [height, width] = window.output();
-        let mut bytes = vec![0; height * width * self.shape[2]];
-        MaxPool::new(window)
-            .run(ISA, &self.bytes, &mut bytes)
-            .unwrap();
         Activation {
             shape: [height, width, self.shape[2]],
-            bytes,
+            bytes: run(&Operator::max_pool(ISA, window).unwrap(), &[&self.bytes]),
             ..*self
         }
     }
 
     fn head(&self, head: &Head) -> Vec<f32> {
-        let linear = Linear::new(
+        let linear = Operator::linear(
+            ISA,
             self.bytes.len(),
             &head.weights,
             &head.bias,
             self.quantization.1,
             &head.scales,
-        )
-        .unwrap();
-        let mut logits = vec![0.0; head.scales.len()];
-        linear.run(ISA, &self.bytes, &mut logits).unwrap();
-        logits
+        );
+        run(&linear.unwrap(), &[&self.bytes])
     }
+}
+
+fn quantization((scale, zero_point): (f32, u8)) -> Quantization {
+    Quantization { scale, zero_point }
+}
+
+/// What `operator` makes of `inputs`.
+fn run<T: Clone + Default>(operator: &Operator<T>, inputs: &[&[u8]]) -> Vec<T> {
+    let slack: Vec<Vec<u8>> = inputs
+        .iter()
+        .map(|input| [input, &[0; SLACK][..]].concat())
+        .collect();
+    let inputs: Vec<&[u8]> = slack.iter().map(Vec::as_slice).collect();
+    let mut output = vec![T::default(); operator.output_len()];
+    let mut scratch = vec![0; operator.scratch_len()];
+    operator.run(&inputs, &mut output, &mut scratch).unwrap();
+    output
 }
 
 /// Pool, Flatten and head after `tensor`.
@@ -319,11 +316,9 @@ fn normalisation_of_pixels_becomes_a_table() {
                         .clamp(0.0, 255.0) as u8
                 })
             };
-            let mut bytes = vec![0; image.bytes.len()];
-            Table::new((0..3).map(row).collect())
-                .unwrap()
-                .run(&image.bytes, &mut bytes)
-                .unwrap();
+            let rows: Vec<[u8; 256]> = (0..3).map(row).collect();
+            let table = Operator::table(ISA, HEIGHT * WIDTH, &rows).unwrap();
+            let bytes = run(&table, &[&image.bytes]);
             Activation {
                 quantization,
                 bytes,
