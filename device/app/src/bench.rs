@@ -28,8 +28,26 @@ fn text(figures: &Bench) -> String {
     let memory = figures.peak_rss_bytes.map_or_else(String::new, |bytes| {
         format!(", at most {:.1} MB of memory", bytes as f64 / 1e6)
     });
+    let layers: String = figures
+        .layers
+        .iter()
+        .map(|layer| {
+            let rate = layer.macs as f64 / layer.milliseconds / 1e6;
+            format!(
+                "{:>9.1} us {:>7} GMAC/s  {:<18}{}\n",
+                layer.milliseconds * 1e3,
+                if layer.macs == 0 {
+                    "-".to_owned()
+                } else {
+                    format!("{rate:.1}")
+                },
+                layer.operator,
+                layer.name
+            )
+        })
+        .collect();
     format!(
-        "{} runs on {} threads, {}\n\
+        "{layers}{} runs on {} threads, {}\n\
          latency          median {:.2} ms   (min {:.2}, 90 % {:.2}, 99 % {:.2}, mean {:.2})\n\
          {cpu}\
          cold start       {:.1} ms from the file to the first answer\n\

@@ -138,7 +138,7 @@ pub(crate) struct BenchArguments {
     /// The model file
     pub(crate) model: PathBuf,
 
-    /// Inferences running side by side
+    /// Threads that share the work of each picture
     #[arg(long, value_name = "N", default_value = "1")]
     pub(crate) threads: NonZeroUsize,
 

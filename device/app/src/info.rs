@@ -52,10 +52,10 @@ struct Node<'a> {
 impl<'a> From<&'a Engine> for Info<'a> {
     fn from(engine: &'a Engine) -> Self {
         let nodes = engine.nodes();
-        let list = nodes.list.iter().map(|(name, operator, kernel)| Node {
-            name,
-            operator,
-            kernel,
+        let list = nodes.list.iter().map(|node| Node {
+            name: &node.name,
+            operator: &node.operator,
+            kernel: &node.kernel,
         });
         Self {
             card: engine.card().into(),

@@ -1,6 +1,7 @@
-//! How fast a model runs here: latency, processor time, cold start, memory.
+//! How fast a model runs here: latency, processor time, cold start, memory, layer by layer.
 
 use std::fs;
+use std::hint::black_box;
 use std::path::Path;
 use std::thread;
 use std::time::Instant;
@@ -10,23 +11,30 @@ use graft_shared::error::{Context, Error, Result};
 use graft_shared::preprocess::Pixels;
 use serde::Serialize;
 
-use crate::Engine;
+use crate::bare::Graph;
+use crate::engine::Engine;
+use crate::model::mentions_card;
+use crate::plan::NodeReport;
 
-/// Runs before the first one that counts, on each thread.
+/// Runs before the first one that counts.
 const WARM_UP: usize = 3;
+/// A sample counts where the gate ran within this factor of its best time just before and after.
+const GATE_SLACK: f64 = 1.05;
+/// Turns of the gate's loop: about a tenth of a millisecond.
+const GATE_TURNS: u64 = 100_000;
 
 /// What was measured, under the names of `bench --json`. Times in milliseconds.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Bench {
     /// The instruction set that our operators ran on.
     pub isa: String,
-    /// Threads that labelled pictures at the same time, each its own.
+    /// Threads that shared the work of each picture.
     pub threads: usize,
-    /// Pictures that were timed, on all threads together.
+    /// Runs that were timed.
     pub runs: usize,
     /// Wall time from preprocessed pixels to logits.
     pub milliseconds: Latency,
-    /// Processor time of the same; absent where the system does not tell.
+    /// Processor time of the calling thread in the same; absent where the system does not tell.
     pub cpu_milliseconds: Option<CpuLatency>,
     /// From opening the model file to the first logits.
     pub cold_start_milliseconds: f64,
@@ -35,6 +43,21 @@ pub struct Bench {
     /// Bytes of the model file.
     pub model_bytes: usize,
     /// Multiply-adds of one picture in our operators.
+    pub macs: u64,
+    /// Each of our operators, in the order of execution.
+    pub layers: Vec<Layer>,
+}
+
+/// One of our operators.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Layer {
+    /// The node's name.
+    pub name: String,
+    /// Its operator.
+    pub operator: String,
+    /// Mean wall time of a run.
+    pub milliseconds: f64,
+    /// Multiply-adds of a run.
     pub macs: u64,
 }
 
@@ -60,61 +83,143 @@ pub struct CpuLatency {
     pub p50: f64,
 }
 
-/// Opens the model at `path` and labels a generated picture `runs` times on each of `threads` threads.
+/// A model file with what is shown to it: with a card or without.
+#[derive(Debug)]
+pub enum Subject {
+    /// A model of graft's, and preprocessed pixels.
+    Model(Box<Engine>, Pixels),
+    /// Any other ONNX file.
+    Graph(Graph),
+}
+
+impl Subject {
+    /// Opens `path` for as many `threads` to share the work of each picture.
+    ///
+    /// # Errors
+    /// When it can't be opened, or `threads` is 0.
+    pub fn open(path: &Path, threads: usize) -> Result<Subject> {
+        if threads == 0 {
+            return Err(Error::new("at least one thread is needed"));
+        }
+        match Engine::open_with_threads(path, threads) {
+            Ok(engine) => {
+                let pixels = Probe::pixels(0, &engine.card().preprocess);
+                Ok(Subject::Model(Box::new(engine), pixels))
+            }
+            Err(error) => match fs::read(path) {
+                Ok(bytes) if !mentions_card(&bytes) => {
+                    Ok(Subject::Graph(Graph::open(path, threads)?))
+                }
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// One inference.
+    ///
+    /// # Errors
+    /// When the model fails.
+    pub fn run(&self) -> Result<()> {
+        match self {
+            Subject::Model(engine, pixels) => engine.logits(pixels).map(drop),
+            Subject::Graph(graph) => graph.run().map(drop),
+        }
+    }
+
+    /// Times `runs` inferences after a few that do not count.
+    ///
+    /// # Errors
+    /// When the model fails.
+    pub fn sample(&self, runs: usize) -> Result<Vec<Sample>> {
+        for _ in 0..WARM_UP {
+            self.run()?;
+        }
+        (0..runs)
+            .map(|_| {
+                let cpu_before = thread_nanoseconds();
+                let start = Instant::now();
+                self.run()?;
+                let wall = start.elapsed().as_secs_f64() * 1e3;
+                let cpu = thread_nanoseconds()
+                    .zip(cpu_before)
+                    .map(|(after, before)| (after - before) as f64 / 1e6);
+                Ok(Sample { wall, cpu })
+            })
+            .collect()
+    }
+
+    /// Which nodes run in our operators.
+    pub fn nodes(&self) -> &NodeReport {
+        match self {
+            Subject::Model(engine, _) => engine.nodes(),
+            Subject::Graph(graph) => graph.nodes(),
+        }
+    }
+
+    fn macs(&self) -> u64 {
+        match self {
+            Subject::Model(engine, _) => engine.macs(),
+            Subject::Graph(graph) => graph.macs(),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Subject::Model(engine, _) => engine.model_bytes(),
+            Subject::Graph(graph) => graph.bytes(),
+        }
+    }
+
+    fn layers(&self, runs: usize) -> Result<Vec<Layer>> {
+        let times = match self {
+            Subject::Model(engine, pixels) => engine.profile(pixels, runs)?,
+            Subject::Graph(graph) => graph.profile(runs)?,
+        };
+        let nodes = self
+            .nodes()
+            .list
+            .iter()
+            .filter(|node| node.kernel != "tract");
+        Ok(nodes
+            .zip(times)
+            .map(|(node, nanoseconds)| Layer {
+                name: node.name.clone(),
+                operator: node.operator.clone(),
+                milliseconds: nanoseconds as f64 / 1e6 / runs as f64,
+                macs: node.macs,
+            })
+            .collect())
+    }
+}
+
+/// Opens the model at `path` and runs it `runs` times on a generated picture, whose work `threads` threads share.
 ///
 /// # Errors
 /// When the model can't be opened or run, or `threads` or `runs` is 0.
 pub fn bench(path: &Path, threads: usize, runs: usize) -> Result<Bench> {
-    if threads == 0 || runs == 0 {
-        return Err(Error::new("at least one thread and one run are needed"));
+    if runs == 0 {
+        return Err(Error::new("at least one run is needed"));
     }
     let start = Instant::now();
-    let engine = Engine::open(path)?;
-    let opened = start.elapsed();
-    let pixels = Probe::pixels(0, &engine.card().preprocess);
-    let start = Instant::now();
-    engine.logits(&pixels)?;
-    let cold_start = opened + start.elapsed();
-
-    let samples = thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads)
-            .map(|_| scope.spawn(|| time(&engine, &pixels, runs)))
-            .collect();
-        let mut samples = vec![];
-        for worker in workers {
-            samples.extend(
-                worker
-                    .join()
-                    .map_err(|_| Error::new("a thread that labelled pictures panicked"))??,
-            );
-        }
-        Ok::<_, Error>(samples)
-    })?;
-    let mut wall: Vec<f64> = samples.iter().map(|sample| sample.wall).collect();
-    wall.sort_by(f64::total_cmp);
+    let subject = Subject::open(path, threads)?;
+    subject.run()?;
+    let cold_start = start.elapsed();
+    let peak_rss_bytes = peak_rss_bytes();
+    let samples = subject.sample(runs)?;
     let cpu: Option<Vec<f64>> = samples.iter().map(|sample| sample.cpu).collect();
-    let cpu_milliseconds = cpu.map(|mut cpu| {
-        cpu.sort_by(f64::total_cmp);
-        CpuLatency {
-            p50: percentile(&cpu, 50),
-        }
-    });
     Ok(Bench {
-        isa: engine.isa().to_owned(),
+        isa: crate::plan::isa().to_owned(),
         threads,
         runs: samples.len(),
-        milliseconds: Latency {
-            min: percentile(&wall, 0),
-            p50: percentile(&wall, 50),
-            p90: percentile(&wall, 90),
-            p99: percentile(&wall, 99),
-            mean: wall.iter().sum::<f64>() / wall.len() as f64,
-        },
-        cpu_milliseconds,
+        milliseconds: Latency::of(samples.iter().map(|sample| sample.wall).collect()),
+        cpu_milliseconds: cpu.map(|cpu| CpuLatency {
+            p50: Latency::of(cpu).p50,
+        }),
         cold_start_milliseconds: cold_start.as_secs_f64() * 1e3,
-        peak_rss_bytes: peak_rss_bytes(),
-        model_bytes: engine.model_bytes(),
-        macs: engine.macs(),
+        peak_rss_bytes,
+        model_bytes: subject.bytes(),
+        macs: subject.macs(),
+        layers: subject.layers(runs)?,
     })
 }
 
@@ -128,28 +233,53 @@ impl Bench {
     }
 }
 
-/// Milliseconds of one run.
-struct Sample {
-    wall: f64,
-    cpu: Option<f64>,
+impl Latency {
+    /// Of at least one time.
+    #[must_use]
+    pub fn of(mut times: Vec<f64>) -> Latency {
+        times.sort_by(f64::total_cmp);
+        Latency {
+            min: percentile(&times, 0),
+            p50: percentile(&times, 50),
+            p90: percentile(&times, 90),
+            p99: percentile(&times, 99),
+            mean: times.iter().sum::<f64>() / times.len() as f64,
+        }
+    }
 }
 
-fn time(engine: &Engine, pixels: &Pixels, runs: usize) -> Result<Vec<Sample>> {
-    for _ in 0..WARM_UP {
-        engine.logits(pixels)?;
+/// Milliseconds of one run.
+#[derive(Debug, Clone, Copy)]
+pub struct Sample {
+    /// Wall time.
+    pub wall: f64,
+    /// Processor time of the calling thread, where the system tells.
+    pub cpu: Option<f64>,
+}
+
+/// A loop that needs nothing but registers: where it is slow, the processor was, and what was timed beside it does not
+/// count.
+#[derive(Debug, Default)]
+pub struct Gate {
+    best: Option<f64>,
+}
+
+impl Gate {
+    /// Whether the processor ran at its full speed just now, as far as is known yet.
+    pub fn open(&mut self) -> bool {
+        let start = Instant::now();
+        let mut state = black_box(1u64);
+        for _ in 0..GATE_TURNS {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+        }
+        black_box(state);
+        let time = start.elapsed().as_secs_f64();
+        let best = self.best.map_or(time, |best| best.min(time));
+        self.best = Some(best);
+        time <= best * GATE_SLACK
     }
-    (0..runs)
-        .map(|_| {
-            let cpu_before = thread_nanoseconds();
-            let start = Instant::now();
-            engine.logits(pixels)?;
-            let wall = start.elapsed().as_secs_f64() * 1e3;
-            let cpu = thread_nanoseconds()
-                .zip(cpu_before)
-                .map(|(after, before)| (after - before) as f64 / 1e6);
-            Ok(Sample { wall, cpu })
-        })
-        .collect()
 }
 
 /// The smallest value that `percent` of the values do not exceed.

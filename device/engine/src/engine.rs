@@ -8,6 +8,7 @@ use graft_shared::card::{Card, Probe};
 use graft_shared::error::{Context, Error, Result};
 use graft_shared::limits::MAX_MODEL_FILE_BYTES;
 use graft_shared::preprocess::Pixels;
+use tract_onnx::prelude::*;
 
 use crate::classify::Classification;
 use crate::model::Model;
@@ -36,6 +37,12 @@ pub struct VerifyReport {
     pub largest_difference: f32,
     /// The largest difference that was allowed.
     pub tolerance: f32,
+}
+
+/// Batch, height, width, channels of the model's input.
+fn input_shape(card: &Card) -> [usize; 4] {
+    let [height, width] = [card.preprocess.height, card.preprocess.width].map(usize::from);
+    [1, height, width, 3]
 }
 
 impl Engine {
@@ -72,8 +79,7 @@ impl Engine {
     }
 
     fn new(Model { card, proto, bytes }: Model, threads: usize) -> Result<Engine> {
-        let size = [card.preprocess.height, card.preprocess.width].map(usize::from);
-        let plan = Plan::new(proto, size, card.labels.len(), threads)?;
+        let plan = Plan::new(proto, (u8::datum_type(), &input_shape(&card)), threads)?;
         Ok(Engine {
             card,
             plan,
@@ -122,7 +128,16 @@ impl Engine {
             )));
         }
         pixels.validate()?;
-        self.plan.run(&pixels.data)
+        let (shape, labels) = (input_shape(&self.card), self.card.labels.len());
+        self.plan.logits(shape, &pixels.data, labels)
+    }
+
+    /// Nanoseconds of each of our operators, summed over `runs` runs.
+    pub(crate) fn profile(&self, pixels: &Pixels, runs: usize) -> Result<Vec<u64>> {
+        let shape = input_shape(&self.card);
+        let input = Tensor::from_shape(&shape, &pixels.data)
+            .map_err(|error| Error::new(error.to_string()))?;
+        self.plan.profile(&input, runs)
     }
 
     /// Labels pixels that are preprocessed already.

@@ -26,6 +26,7 @@
 //! - The memory safety of hostile input rests on tract, zune-jpeg and image, which contain unsafe code.
 #![forbid(unsafe_code)]
 
+pub mod bare;
 pub mod bench;
 mod classify;
 mod engine;
@@ -41,4 +42,4 @@ mod segment;
 
 pub use classify::Classification;
 pub use engine::{Engine, VerifyReport};
-pub use plan::NodeReport;
+pub use plan::{NodeInfo, NodeReport};

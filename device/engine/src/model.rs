@@ -79,6 +79,12 @@ pub fn attach_card(graph: &[u8], card: &Card) -> Result<Vec<u8>> {
     Ok(file)
 }
 
+/// Whether the bytes of a file speak of a model card, be it intact or not: others' ONNX files do not.
+pub(crate) fn mentions_card(bytes: &[u8]) -> bool {
+    let key = CARD_KEY.as_bytes();
+    bytes.windows(key.len()).any(|window| window == key)
+}
+
 impl Model {
     /// Verifies a model file.
     ///

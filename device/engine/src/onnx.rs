@@ -163,6 +163,26 @@ impl<'a> View<'a> {
         self.operators.get(tensor).map(|operator| &**operator)
     }
 
+    /// Whether one of our operators makes `tensor`, an image of one position: a global average pool, or layers on one.
+    pub(crate) fn is_position(&self, tensor: &str) -> bool {
+        let mut tensor = tensor;
+        while let Some(operator) = self.operator(tensor) {
+            match operator.name() {
+                "GlobalAveragePool" => return true,
+                "Conv" | "Table" => {}
+                _ => return false,
+            }
+            match self
+                .any_producer(tensor)
+                .and_then(|node| has_input(node, 0))
+            {
+                Some(input) => tensor = input,
+                None => return false,
+            }
+        }
+        false
+    }
+
     /// The node of type `op_type` in the standard domain that makes `tensor`.
     pub(crate) fn producer(&self, tensor: &str, op_type: &str) -> Option<&'a NodeProto> {
         self.any_producer(tensor).filter(|node| is(node, op_type))
@@ -197,6 +217,12 @@ impl<'a> View<'a> {
         })
     }
 
+    /// What a DequantizeLinear with one scale and zero point makes `tensor` of, and what the bytes stand for.
+    pub(crate) fn dequantized(&self, tensor: &str) -> Option<(&'a str, Quantization)> {
+        let node = self.producer(tensor, "DequantizeLinear")?;
+        Some((has_input(node, 0)?, self.quantization(node, 1)?))
+    }
+
     /// Whether input `index` of `node` is absent, or a constant i8 tensor of zeros alone.
     pub(crate) fn zero_point_is_zero(&self, node: &NodeProto, index: usize) -> bool {
         has_input(node, index).is_none()
@@ -224,6 +250,25 @@ pub(crate) fn is(node: &NodeProto, op_type: &str) -> bool {
     node.op_type == op_type
         && (node.domain.is_empty() || node.domain == "ai.onnx")
         && node.output.len() == 1
+}
+
+/// Whether `node` is ONNX Runtime's own operator `op_type`, with one output.
+pub(crate) fn is_contributed(node: &NodeProto, op_type: &str) -> bool {
+    node.op_type == op_type && node.domain == "com.microsoft" && node.output.len() == 1
+}
+
+/// The float attribute `name`, or `default` where there is none.
+pub(crate) fn float(node: &NodeProto, name: &str, default: f32) -> f32 {
+    attribute(node, name).map_or(default, |a| a.f)
+}
+
+/// Top, left, bottom, right of a window's padding; `None` where it depends on the shape of the input.
+pub(crate) fn padding(node: &NodeProto) -> Option<[usize; 4]> {
+    match attribute(node, "auto_pad").map(|a| a.s.as_slice()) {
+        None | Some(b"" | b"NOTSET") => sizes(node, "pads", [0; 4]),
+        Some(b"VALID") => Some([0; 4]),
+        Some(_) => None,
+    }
 }
 
 /// The name of input `index`, unless it is left out.

@@ -26,30 +26,38 @@ pub struct NodeReport {
     pub tract: usize,
     /// The names of the tract operators that run, each once, sorted.
     pub tract_operators: Vec<String>,
-    /// Every node in the order of execution: name, operator, kernel (an instruction set, or `tract`).
-    pub list: Vec<(String, String, String)>,
+    /// Every node in the order of execution.
+    pub list: Vec<NodeInfo>,
+}
+
+/// One node of a planned graph.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeInfo {
+    /// Its name.
+    pub name: String,
+    /// Its operator.
+    pub operator: String,
+    /// The instruction set that runs it, or `tract`.
+    pub kernel: String,
+    /// Multiply-adds of one run, where the operator is ours.
+    pub macs: u64,
 }
 
 /// A graph ready to run, from any number of threads.
 #[derive(Debug)]
 pub(crate) struct Plan {
     runnable: Arc<TypedSimplePlan>,
-    input: [usize; 4],
-    outputs: usize,
     pub(crate) nodes: NodeReport,
     pub(crate) macs: u64,
 }
 
 impl Plan {
-    /// Plans `proto`, whose input is bytes `[1, height, width, 3]` and whose output is `[1, outputs]`, for as many
-    /// `threads`.
+    /// Plans `proto`, whose one input is of the type and shape `input`, for as many `threads`.
     pub(crate) fn new(
         proto: ModelProto,
-        [height, width]: [usize; 2],
-        outputs: usize,
+        input: (DatumType, &[usize]),
         threads: usize,
     ) -> Result<Plan> {
-        let input = [1, height, width, 3];
         let isa = Isa::detect();
         let threads = Arc::new(Threads::new(threads));
         let model = contained(|| gather(&optimize(proto, input, isa)?, &threads))
@@ -59,27 +67,30 @@ impl Plan {
             contained(|| TypedSimplePlan::new(model)).context("can't plan the model's graph")?;
         Ok(Plan {
             runnable,
-            input,
-            outputs,
             nodes,
             macs,
         })
     }
 
-    /// The logits for the bytes of one image, height x width x 3.
-    pub(crate) fn run(&self, image: &[u8]) -> Result<Vec<f32>> {
-        let logits = contained(|| {
-            let input = Tensor::from_shape(&self.input, image)?;
+    /// The first output for `input`.
+    pub(crate) fn run(&self, input: Tensor) -> Result<TValue> {
+        contained(|| {
             let outputs = self.runnable.run(tvec!(input.into_tvalue()))?;
-            let output = outputs.first().context("no output")?;
-            Ok(output.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())
+            let first = outputs.into_iter().next();
+            first.ok_or_else(|| TractError::msg("no output"))
         })
-        .context("can't run the model")?;
-        if logits.len() != self.outputs {
+        .context("can't run the model")
+    }
+
+    /// The `count` logits for the bytes of one image, height x width x 3.
+    pub(crate) fn logits(&self, shape: [usize; 4], image: &[u8], count: usize) -> Result<Vec<f32>> {
+        let input = contained(|| Tensor::from_shape(&shape, image))?;
+        let output = self.run(input)?;
+        let logits = contained(|| Ok(output.try_as_plain_ram()?.as_slice::<f32>()?.to_vec()))?;
+        if logits.len() != count {
             return Err(Error::new(format!(
-                "the model gave {} logits for {} labels",
-                logits.len(),
-                self.outputs
+                "the model gave {} logits for {count} labels",
+                logits.len()
             )));
         }
         if logits.iter().any(|logit| !logit.is_finite()) {
@@ -89,9 +100,28 @@ impl Plan {
         }
         Ok(logits)
     }
+
+    /// The time of each of our operators in the order of [`NodeReport::list`], in nanoseconds, summed over `runs` runs
+    /// of `input`.
+    pub(crate) fn profile(&self, input: &Tensor, runs: usize) -> Result<Vec<u64>> {
+        let segments = || {
+            let nodes = self.runnable.model().nodes.iter();
+            nodes.filter_map(|node| node.op_as::<Segment>())
+        };
+        let timed = |on: bool| segments().for_each(|segment| segment.0.time(on));
+        timed(true);
+        let ran = (0..runs).try_for_each(|_| self.run(input.clone()).map(drop));
+        timed(false);
+        ran?;
+        Ok(segments().flat_map(|segment| segment.0.times()).collect())
+    }
 }
 
-fn optimize(mut proto: ModelProto, input: [usize; 4], isa: Isa) -> TractResult<TypedModel> {
+fn optimize(
+    mut proto: ModelProto,
+    (datum_type, shape): (DatumType, &[usize]),
+    isa: Isa,
+) -> TractResult<TypedModel> {
     let graph = proto.graph.as_mut().context("no graph")?;
     let mut operators = passes::rewrite(graph);
     let mut model = tract_onnx::onnx()
@@ -105,7 +135,7 @@ fn optimize(mut proto: ModelProto, input: [usize; 4], isa: Isa) -> TractResult<T
             node.op = expand(Import { operator, isa });
         }
     }
-    model.set_input_fact(0, InferenceFact::dt_shape(u8::datum_type(), input))?;
+    model.set_input_fact(0, InferenceFact::dt_shape(datum_type, shape))?;
     model.into_optimized()
 }
 
@@ -144,32 +174,34 @@ fn report(model: &TypedModel) -> (NodeReport, u64) {
         tract_operators: vec![],
         list: vec![],
     };
-    let mut macs = 0u64;
+    let mut push = |name: &str, operator: &str, kernel: &str, macs: u64| {
+        nodes.list.push(NodeInfo {
+            name: name.to_owned(),
+            operator: operator.to_owned(),
+            kernel: kernel.to_owned(),
+            macs,
+        });
+    };
     for node in model
         .eval_order()
         .unwrap_or_default()
         .into_iter()
         .map(|id| model.node(id))
     {
-        if node.op_is::<TypedSource>() || node.op_is::<Const>() {
-            continue;
-        }
         if let Some(Segment(body)) = node.op_as::<Segment>() {
             for step in &body.steps {
-                nodes.fast += 1;
-                macs += step.fast.kernel.macs();
-                let (operator, isa) = (step.fast.name.to_owned(), step.fast.isa.name().to_owned());
-                nodes.list.push((step.node.clone(), operator, isa));
+                let fast = &step.fast;
+                push(&step.node, fast.name, fast.isa.name(), fast.kernel.macs());
             }
-            continue;
+        } else if !node.op_is::<TypedSource>() && !node.op_is::<Const>() {
+            push(&node.name, &node.op.name(), "tract", 0);
         }
-        let operator = node.op.name().into_owned();
-        nodes.tract += 1;
-        nodes.tract_operators.push(operator.clone());
-        nodes
-            .list
-            .push((node.name.clone(), operator, "tract".to_owned()));
     }
+    let in_tract = nodes.list.iter().filter(|node| node.kernel == "tract");
+    nodes.tract_operators = in_tract.map(|node| node.operator.clone()).collect();
+    nodes.tract = nodes.tract_operators.len();
+    nodes.fast = nodes.list.len() - nodes.tract;
+    let macs = nodes.list.iter().map(|node| node.macs).sum();
     nodes.tract_operators.sort();
     nodes.tract_operators.dedup();
     (nodes, macs)

@@ -120,7 +120,7 @@ pub(crate) struct Body {
     /// Arenas that no run uses.
     idle: Mutex<Vec<Arena>>,
     /// Whether the time of each step is added up.
-    pub(crate) timed: AtomicBool,
+    timed: AtomicBool,
 }
 
 /// One operator at its place.
@@ -134,7 +134,7 @@ pub(crate) struct Step {
     inputs: TVec<usize>,
     output: Place,
     /// Nanoseconds that it took while the segment was timed.
-    pub(crate) nanoseconds: AtomicU64,
+    nanoseconds: AtomicU64,
 }
 
 /// Where an activation is.
@@ -212,7 +212,7 @@ impl Planner {
                 .collect::<TractResult<TVec<usize>>>()?;
             let outside = read_outside(outlet)?;
             let place = match fast.output {
-                Output::Image(_) if last_reader(outlet).is_some() => {
+                Output::Image(_) | Output::Row(_) if last_reader(outlet).is_some() => {
                     Place::Slot(planner.take(outlet, fast.output.len()))
                 }
                 _ => Place::Result(planner.results.len()),
@@ -352,6 +352,21 @@ impl Body {
         Ok(())
     }
 
+    /// Sets all times to 0, and whether the times of further runs are added up.
+    pub(crate) fn time(&self, on: bool) {
+        if on {
+            let steps = self.steps.iter();
+            steps.for_each(|step| step.nanoseconds.store(0, Ordering::Relaxed));
+        }
+        self.timed.store(on, Ordering::Relaxed);
+    }
+
+    /// The time of each step in nanoseconds.
+    pub(crate) fn times(&self) -> impl Iterator<Item = u64> {
+        let steps = self.steps.iter();
+        steps.map(|step| step.nanoseconds.load(Ordering::Relaxed))
+    }
+
     fn arena(&self) -> Arena {
         let slots = self.slots.iter();
         Arena {
@@ -453,17 +468,8 @@ impl EvalOp for Segment {
             .iter()
             .map(|view| view.as_slice::<u8>())
             .collect::<TractResult<TVec<&[u8]>>>()?;
-        let mut results = self
-            .0
-            .results
-            .iter()
-            .map(|(_, output)| match output {
-                Output::Image([height, width, channels]) => {
-                    Tensor::zero::<u8>(&[1, *height, *width, *channels])
-                }
-                Output::Logits(n) => Tensor::zero::<f32>(&[1, *n]),
-            })
-            .collect::<TractResult<TVec<Tensor>>>()?;
+        let tensors = self.0.results.iter().map(|(_, output)| output.tensor());
+        let mut results = tensors.collect::<TractResult<TVec<Tensor>>>()?;
         self.0.run(&bytes, &mut results)?;
         Ok(results.into_iter().map(Tensor::into_tvalue).collect())
     }
@@ -471,17 +477,8 @@ impl EvalOp for Segment {
 
 impl TypedOp for Segment {
     fn output_facts(&self, _: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        Ok(self
-            .0
-            .results
-            .iter()
-            .map(|(_, output)| match output {
-                Output::Image([height, width, channels]) => {
-                    u8::fact([1, *height, *width, *channels])
-                }
-                Output::Logits(n) => f32::fact([1, *n]),
-            })
-            .collect())
+        let facts = self.0.results.iter().map(|(_, output)| output.fact());
+        Ok(facts.collect())
     }
 
     as_op!();

@@ -4,10 +4,14 @@
 //! of the channel axis; an operator whose input is such a move reads what lies before it. So a net of our operators
 //! stays in NHWC throughout, and the moves, which nobody reads, drop out.
 
+pub(crate) mod average_pool;
+pub(crate) mod concat;
 pub(crate) mod conv;
+pub(crate) mod fully_connected;
 pub(crate) mod global_average_pool;
 pub(crate) mod head;
 pub(crate) mod max_pool;
+pub(crate) mod multiply;
 pub(crate) mod residual_add;
 pub(crate) mod table;
 
@@ -25,16 +29,38 @@ pub(crate) type Image = [usize; 3];
 pub(crate) enum Output {
     /// Bytes; `[1, channels, height, width]` to the graph around.
     Image(Image),
+    /// Bytes `[1, n]`.
+    Row(usize),
     /// f32 `[1, n]`.
     Logits(usize),
 }
 
 impl Output {
+    /// The tensor that it is, images in NHWC.
+    pub(crate) fn fact(self) -> TypedFact {
+        match self {
+            Output::Image([height, width, channels]) => u8::fact([1, height, width, channels]),
+            Output::Row(n) => u8::fact([1, n]),
+            Output::Logits(n) => f32::fact([1, n]),
+        }
+    }
+
+    /// A tensor for it, of zeros.
+    pub(crate) fn tensor(self) -> TractResult<Tensor> {
+        match self {
+            Output::Image([height, width, channels]) => {
+                Tensor::zero::<u8>(&[1, height, width, channels])
+            }
+            Output::Row(n) => Tensor::zero::<u8>(&[1, n]),
+            Output::Logits(n) => Tensor::zero::<f32>(&[1, n]),
+        }
+    }
+
     /// Bytes or logits in it.
     pub(crate) fn len(self) -> usize {
         match self {
             Output::Image([height, width, channels]) => height * width * channels,
-            Output::Logits(n) => n,
+            Output::Row(n) | Output::Logits(n) => n,
         }
     }
 }
@@ -101,6 +127,7 @@ impl Expansion for Import {
                     Output::Image([height, width, channels]) => {
                         (u8::datum_type(), tvec![1, channels, height, width])
                     }
+                    Output::Row(n) => (u8::datum_type(), tvec![1, n]),
                     Output::Logits(n) => (f32::datum_type(), tvec![1, n]),
                 };
                 s.equals(&outputs[0].datum_type, datum_type)?;
@@ -141,7 +168,7 @@ impl Expansion for Import {
                 let nhwc = model.wire_node(format!("{prefix}.nhwc"), fast, &sources)?;
                 model.wire_node(prefix, NHWC_TO_NCHW, &nhwc)
             }
-            Output::Logits(_) => model.wire_node(prefix, fast, &sources),
+            Output::Row(_) | Output::Logits(_) => model.wire_node(prefix, fast, &sources),
         }
     }
 }
@@ -215,10 +242,7 @@ impl EvalOp for Fast {
 
 impl TypedOp for Fast {
     fn output_facts(&self, _: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        Ok(tvec!(match self.output {
-            Output::Image([height, width, channels]) => u8::fact([1, height, width, channels]),
-            Output::Logits(n) => f32::fact([1, n]),
-        }))
+        Ok(tvec!(self.output.fact()))
     }
 
     as_op!();

@@ -3,8 +3,8 @@
 use tract_onnx::pb::NodeProto;
 use tract_onnx::pb::tensor_proto::DataType;
 
-use super::Replacement;
-use crate::onnx::{View, f32_values, has_input, i8_values, i32_values, i64_values, int, is};
+use super::{Replacement, flattened};
+use crate::onnx::{View, f32_values, has_input, i8_values, i32_values, int, is};
 use crate::ops::head::Head;
 
 pub(super) fn find(view: &View, root: &NodeProto) -> Option<Replacement> {
@@ -40,7 +40,7 @@ pub(super) fn find(view: &View, root: &NodeProto) -> Option<Replacement> {
         scales,
     };
     let input = has_input(matmul, 0)?;
-    Replacement::new(head, &[pooled(view, input, inputs).unwrap_or(input)])
+    Replacement::new(head, &[flattened(view, input, inputs).unwrap_or(input)])
 }
 
 /// The input of `node` that a node of type `op_type` makes, and the index of the other, which must be a constant.
@@ -54,22 +54,4 @@ fn with_constant<'a>(
         view.constant(node, other)?;
         Some((producer, other))
     })
-}
-
-/// What a Flatten or Reshape of a global average pool `[1, channels, 1, 1]` to `[1, channels]` flattens.
-fn pooled<'a>(view: &View<'a>, tensor: &str, channels: i64) -> Option<&'a str> {
-    let flat = view
-        .producer(tensor, "Flatten")
-        .or_else(|| view.producer(tensor, "Reshape"))?;
-    let flattens = if is(flat, "Flatten") {
-        int(flat, "axis", 1) == 1
-    } else {
-        let shape = i64_values(view.constant(flat, 1)?)?;
-        matches!(shape[..], [batch, rest] if
-            ((batch == 1 || batch == 0) && (rest == channels || rest == -1 || rest == 0))
-                || (batch == -1 && rest == channels))
-            && int(flat, "allowzero", 0) == 0
-    };
-    let input = has_input(flat, 0)?;
-    (flattens && view.operator(input)?.name() == "GlobalAveragePool").then_some(input)
 }

@@ -2,19 +2,25 @@
 //! operator, and puts one of [`crate::ops`] in their place. What does not match in every detail stays as it is and runs
 //! in tract's own operators.
 
+mod activation;
+mod average_pool;
+mod concat;
 mod conv;
+mod fully_connected;
 mod global_average_pool;
 mod head;
 mod max_pool;
+mod multiply;
 mod pixels;
 mod residual_add;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use graft_kernels::Quantization;
 use tract_onnx::pb::{GraphProto, NodeProto};
 
-use crate::onnx::View;
+use crate::onnx::{View, has_input, i64_values, int, is};
 use crate::ops::Quantized;
 
 /// The type of a node whose operator stands in [`Operators`]: no ONNX operator has this name.
@@ -46,14 +52,83 @@ impl Replacement {
 type Pass = fn(view: &View, root: &NodeProto) -> Option<Replacement>;
 
 /// In this order: later patterns look for the placeholders that earlier ones put in.
-const PASSES: [Pass; 6] = [
+const PASSES: [Pass; 11] = [
     pixels::find,
     conv::find,
     residual_add::find,
     global_average_pool::find,
+    average_pool::find,
+    concat::find,
+    activation::find,
     max_pool::find,
+    fully_connected::find,
+    multiply::find,
     head::find,
 ];
+
+/// The node before `root`, which is a QuantizeLinear with one scale and zero point, and what its bytes stand for.
+fn requantized<'a>(view: &View<'a>, root: &NodeProto) -> Option<(&'a NodeProto, Quantization)> {
+    if !is(root, "QuantizeLinear") {
+        return None;
+    }
+    let output = view.quantization(root, 1)?;
+    Some((view.any_producer(has_input(root, 0)?)?, output))
+}
+
+/// The node of type `op_type` whose result `root` quantizes, and to what. A Relu or Clip between them is the
+/// saturation of the bytes where it cuts nothing that they can hold; else the pattern is not there.
+fn before_requantize<'a>(
+    view: &View<'a>,
+    root: &NodeProto,
+    op_type: &str,
+) -> Option<(&'a NodeProto, Quantization)> {
+    let (mut node, output) = requantized(view, root)?;
+    let real = |byte: u8| (f32::from(byte) - f32::from(output.zero_point)) * output.scale;
+    let cut = if is(node, "Relu") {
+        Some((0.0, f32::INFINITY))
+    } else if is(node, "Clip") {
+        Some((view.f32(node, 1)?, view.f32(node, 2)?))
+    } else {
+        None
+    };
+    if let Some((low, high)) = cut {
+        // Less than half a step: what is cut within it rounds to the last byte.
+        let little = 0.49 * output.scale;
+        if low > real(0) + little || high < real(255) - little {
+            return None;
+        }
+        node = view.any_producer(has_input(node, 0)?)?;
+    }
+    is(node, op_type).then_some((node, output))
+}
+
+/// What a Flatten or Reshape of one position `[1, channels, 1, 1]` to `[1, channels]` flattens, between
+/// DequantizeLinear and QuantizeLinear of one quantization or on the bytes.
+fn flattened<'a>(view: &View<'a>, tensor: &str, channels: i64) -> Option<&'a str> {
+    let of_bytes = |tensor: &str| {
+        let flat = view
+            .producer(tensor, "Flatten")
+            .or_else(|| view.producer(tensor, "Reshape"))?;
+        let flattens = if is(flat, "Flatten") {
+            int(flat, "axis", 1) == 1
+        } else {
+            let shape = i64_values(view.constant(flat, 1)?)?;
+            matches!(shape[..], [batch, rest] if
+                ((batch == 1 || batch == 0) && (rest == channels || rest == -1 || rest == 0))
+                    || (batch == -1 && rest == channels))
+                && int(flat, "allowzero", 0) == 0
+        };
+        flattens.then_some(has_input(flat, 0)?)
+    };
+    let input = match view.producer(tensor, "QuantizeLinear") {
+        Some(quantize) => {
+            let (input, quantization) = view.dequantized(of_bytes(has_input(quantize, 0)?)?)?;
+            (view.quantization(quantize, 1)? == quantization).then_some(input)?
+        }
+        None => of_bytes(tensor)?,
+    };
+    view.is_position(input).then_some(input)
+}
 
 /// Rewrites all patterns in `graph`, whose nodes stand in topological order; drops nodes and constants that nothing
 /// uses any more.

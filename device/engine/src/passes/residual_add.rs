@@ -1,23 +1,22 @@
-//! DequantizeLinear, DequantizeLinear, Add, QuantizeLinear on u8.
+//! A residual add on u8: DequantizeLinear, DequantizeLinear, Add, QuantizeLinear, or ONNX Runtime's QLinearAdd.
 
 use tract_onnx::pb::NodeProto;
 
-use super::Replacement;
-use crate::onnx::{View, has_input, is};
+use super::{Replacement, before_requantize};
+use crate::onnx::{View, has_input, is_contributed};
 use crate::ops::residual_add::ResidualAdd;
 
 pub(super) fn find(view: &View, root: &NodeProto) -> Option<Replacement> {
-    if !is(root, "QuantizeLinear") {
-        return None;
+    if is_contributed(root, "QLinearAdd") {
+        let operator = ResidualAdd {
+            a: view.quantization(root, 1)?,
+            b: view.quantization(root, 4)?,
+            output: view.quantization(root, 6)?,
+        };
+        return Replacement::new(operator, &[has_input(root, 0)?, has_input(root, 3)?]);
     }
-    let output = view.quantization(root, 1)?;
-    let add = view.producer(has_input(root, 0)?, "Add")?;
-    let a = view.producer(has_input(add, 0)?, "DequantizeLinear")?;
-    let b = view.producer(has_input(add, 1)?, "DequantizeLinear")?;
-    let operator = ResidualAdd {
-        a: view.quantization(a, 1)?,
-        b: view.quantization(b, 1)?,
-        output,
-    };
-    Replacement::new(operator, &[has_input(a, 0)?, has_input(b, 0)?])
+    let (add, output) = before_requantize(view, root, "Add")?;
+    let (x, a) = view.dequantized(has_input(add, 0)?)?;
+    let (y, b) = view.dequantized(has_input(add, 1)?)?;
+    Replacement::new(ResidualAdd { a, b, output }, &[x, y])
 }
