@@ -55,6 +55,8 @@ pub(super) struct Conv<S: Set> {
     staged: bool,
     /// Output rows in a band.
     band: usize,
+    /// Bytes from the first one under the kernel to each group of taps.
+    steps: Vec<u32>,
     set: PhantomData<S>,
 }
 
@@ -114,6 +116,17 @@ impl<S: Set> Conv<S> {
             (window.out_height, window.out_width) = (window.height, 1);
         }
         let value = 4 / taps;
+        let staged = window.reaches_padding() || value > 1;
+        let row_len = match staged {
+            true => window.reach()[1] * window.channels * value,
+            false => window.width * window.channels,
+        };
+        let starts = (0..height).map(|kernel_row| kernel_row * row_len);
+        let steps = starts.flat_map(|start| {
+            (0..row)
+                .step_by(taps)
+                .map(move |i| (start + i * value) as u32)
+        });
         let out_row = window.reach()[1] * window.stride[0] * window.channels * value
             + window.out_width * conv.channels;
         Conv {
@@ -129,7 +142,8 @@ impl<S: Set> Conv<S> {
             scales: Packed::floats(&scales),
             input_zero_point: conv.input_zero_point,
             output_zero_point: conv.requantize.zero_point,
-            staged: window.reaches_padding() || value > 1,
+            staged,
+            steps: steps.collect(),
             band: (BAND / out_row)
                 .next_multiple_of(if window.out_width == 1 { S::ROWS } else { 1 })
                 .clamp(1, window.out_height),
@@ -223,14 +237,11 @@ pub(super) unsafe fn run<S: Set>(
                 (x, row) = (0, row + 1);
             }
         }
-        let taps = <S::Wide as Dot>::TAPS;
         let band = Band {
             base,
             offsets,
             count: end - start,
-            kernel_rows: window.kernel[0],
-            row_len,
-            steps: (window.kernel[1] * window.channels).div_ceil(taps),
+            steps: &conv.steps,
             output: output[(start - positions.start) * conv.channels..].as_mut_ptr(),
             stride: conv.channels,
             zero_point: conv.output_zero_point,
@@ -326,16 +337,13 @@ unsafe fn widen<S: Set>(to: *mut u8, from: *const u8, count: usize) {
 }
 
 /// Positions whose channels are all computed before the next ones.
-struct Band {
+struct Band<'a> {
     /// The first byte under the kernel is at `base` plus the position's offset.
     base: *const u8,
     offsets: *const u32,
     count: usize,
-    kernel_rows: usize,
-    /// Bytes from one row under the kernel to the next.
-    row_len: usize,
-    /// Groups of taps in a row of the kernel.
-    steps: usize,
+    /// Bytes from there to each group of taps.
+    steps: &'a [u32],
     output: *mut u8,
     /// Bytes from one position of the output to the next.
     stride: usize,
@@ -359,24 +367,28 @@ struct Lanes {
 unsafe fn tiles<S: Set, D: Dot, const VECTORS: usize>(band: &Band, lanes: &Lanes) {
     let tiles = band.count.div_ceil(S::ROWS);
     let (height, higher) = (band.count / tiles, band.count % tiles);
-    let mut first = 0;
+    let mut offsets = band.offsets;
+    let mut output = band.output.wrapping_add(lanes.first);
     for i in 0..tiles {
         let rows = height + usize::from(i < higher);
         macro_rules! tile {
             ($($rows:literal)*) => {
                 match rows {
-                    // SAFETY: as for the caller.
-                    $($rows if $rows <= S::ROWS => unsafe { tile::<D, $rows, VECTORS>(band, lanes, first) },)*
+                    // SAFETY: as for the caller: as many positions are left.
+                    $($rows if $rows <= S::ROWS => unsafe {
+                        tile::<D, $rows, VECTORS>(band, lanes, offsets, output)
+                    },)*
                     _ => {}
                 }
             };
         }
         tile!(14 13 12 11 10 9 8 7 6 5 4 3 2 1);
-        first += rows;
+        offsets = offsets.wrapping_add(rows);
+        output = output.wrapping_add(rows.wrapping_mul(band.stride));
     }
 }
 
-/// `ROWS` positions of the output from `first` on.
+/// `ROWS` positions: where they start in the input, and the first one in the output.
 ///
 /// # Safety
 /// As for [`run`].
@@ -384,15 +396,15 @@ unsafe fn tiles<S: Set, D: Dot, const VECTORS: usize>(band: &Band, lanes: &Lanes
 unsafe fn tile<D: Dot, const ROWS: usize, const VECTORS: usize>(
     band: &Band,
     lanes: &Lanes,
-    first: usize,
+    offsets: *const u32,
+    output: *mut u8,
 ) {
     let vector = D::V::LANES * 4;
-    // SAFETY: as for the caller: `ROWS` positions from `first` on have offsets, whose bytes can be read for `steps` groups
-    // of taps in each row of the kernel; there are as many weights.
+    // SAFETY: as for the caller: from each offset on, the bytes of every step can be read; there are as many weights.
     unsafe {
         let mut rows = [band.base; ROWS];
         for (i, row) in rows.iter_mut().enumerate() {
-            *row = band.base.add(*band.offsets.add(first + i) as usize);
+            *row = band.base.add(*offsets.add(i) as usize);
         }
         let mut sums = [[D::V::splat_32(0); VECTORS]; ROWS];
         for v in 0..VECTORS {
@@ -402,24 +414,24 @@ unsafe fn tile<D: Dot, const ROWS: usize, const VECTORS: usize>(
             }
         }
         let mut weights = lanes.weights;
-        for kernel_row in 0..band.kernel_rows {
-            let from = kernel_row * band.row_len;
-            for step in 0..band.steps {
-                let mut w = [D::V::splat_32(0); VECTORS];
-                for (v, w) in w.iter_mut().enumerate() {
-                    *w = D::V::load(weights.add(v * vector));
-                }
-                weights = weights.add(VECTORS * vector);
-                for (sums, row) in sums.iter_mut().zip(rows) {
-                    let x = row.add(from + step * 4).cast::<i32>().read_unaligned();
-                    let x = D::V::splat_32(x);
-                    for v in 0..VECTORS {
-                        sums[v] = D::dot(sums[v], x, w[v]);
-                    }
+        for step in band.steps {
+            let mut w = [D::V::splat_32(0); VECTORS];
+            for (v, w) in w.iter_mut().enumerate() {
+                *w = D::V::load(weights.add(v * vector));
+            }
+            weights = weights.add(VECTORS * vector);
+            let mut at = *step as usize;
+            for (sums, row) in sums.iter_mut().zip(rows) {
+                let x = row.add(at).cast::<i32>().read_unaligned();
+                let x = D::V::splat_32(x);
+                for v in 0..VECTORS {
+                    sums[v] = D::dot(sums[v], x, w[v]);
+                    // Else the compiler loads all rows first, and has no registers left for the sums.
+                    at = D::V::after(sums[v], at);
                 }
             }
         }
-        store::<D::V, ROWS, VECTORS>(band, lanes, first, sums);
+        store::<D::V, ROWS, VECTORS>(band, lanes, output, sums);
     }
 }
 
@@ -431,11 +443,11 @@ unsafe fn tile<D: Dot, const ROWS: usize, const VECTORS: usize>(
 unsafe fn store<V: Vector, const ROWS: usize, const VECTORS: usize>(
     band: &Band,
     lanes: &Lanes,
-    first: usize,
+    output: *mut u8,
     sums: [[V; VECTORS]; ROWS],
 ) {
     let piece = V::LANES * VECTORS;
-    // SAFETY: as for the caller: `ROWS` positions from `first` on are in the output, each with the panel's channels.
+    // SAFETY: as for the caller: `ROWS` positions follow in the output, each with the panel's channels.
     unsafe {
         let zero_point = V::splat_16(i16::from(band.zero_point));
         let mut scales = [V::load_floats(lanes.scales); VECTORS];
@@ -443,9 +455,9 @@ unsafe fn store<V: Vector, const ROWS: usize, const VECTORS: usize>(
             *scales = V::load_floats(lanes.scales.add(v * V::LANES));
         }
         // Beyond the last row, the last row again: storing it twice does no harm.
-        let mut to = [band.output; ROWS];
-        for (i, to) in to.iter_mut().enumerate() {
-            *to = band.output.add((first + i) * band.stride + lanes.first);
+        let mut to = [output; ROWS];
+        for i in 1..ROWS {
+            to[i] = to[i - 1].wrapping_add(band.stride);
         }
         for row in (0..ROWS).step_by(4 / VECTORS) {
             let [a, b, c, d] = [row, row + 1, row + 2, row + 3].map(|row| row.min(ROWS - 1));

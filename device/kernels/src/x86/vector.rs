@@ -2,6 +2,7 @@
 //!
 //! All of it is `inline(always)`, so that it becomes part of the function that enables the instruction set.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 use std::fmt::Debug;
 
@@ -73,6 +74,8 @@ pub(super) trait Vector: Copy {
     unsafe fn gather_halves(v: Self) -> Self;
     /// The 32-bit pieces 0, 4, 8, and so on; then 1, 5, 9; 2, 6, 10; 3, 7, 11.
     unsafe fn gather_quarters(v: Self) -> Self;
+    /// `value`, but not before `v` has been computed: no instruction, only an order that the compiler must keep.
+    unsafe fn after(v: Self, value: usize) -> usize;
 }
 
 impl Vector for __m512i {
@@ -119,6 +122,16 @@ impl Vector for __m512i {
             _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), v);
         gather_quarters(v: Self) -> Self = _mm512_permutexvar_epi32(
             _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), v);
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn after(v: Self, mut value: usize) -> usize {
+        // SAFETY: a comment.
+        unsafe {
+            asm!("/* {} {} */", in(zmm_reg) v, inout(reg) value, options(pure, nomem, nostack, preserves_flags));
+        }
+        value
     }
 }
 
@@ -168,6 +181,16 @@ impl Vector for __m256i {
         gather_quarters(v: Self) -> Self =
             _mm256_permutevar8x32_epi32(v, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
     }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn after(v: Self, mut value: usize) -> usize {
+        // SAFETY: a comment.
+        unsafe {
+            asm!("/* {} {} */", in(ymm_reg) v, inout(reg) value, options(pure, nomem, nostack, preserves_flags));
+        }
+        value
+    }
 }
 
 impl Vector for __m128i {
@@ -215,6 +238,16 @@ impl Vector for __m128i {
         interleave_high_16(a: Self, b: Self) -> Self = _mm_unpackhi_epi16(a, b);
         gather_halves(v: Self) -> Self = v;
         gather_quarters(v: Self) -> Self = v;
+    }
+
+    #[inline]
+    #[target_feature(enable = "sse2")]
+    unsafe fn after(v: Self, mut value: usize) -> usize {
+        // SAFETY: a comment.
+        unsafe {
+            asm!("/* {} {} */", in(xmm_reg) v, inout(reg) value, options(pure, nomem, nostack, preserves_flags));
+        }
+        value
     }
 }
 
