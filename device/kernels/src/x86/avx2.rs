@@ -14,12 +14,12 @@ use crate::operators;
 
 set! {
     /// Products of 16-bit integers, for any weights.
-    Words: Words256, Words128, Words128, 6 rows, "avx2,fma"
+    Words: Words256, Words128, Words128, 16 registers, 6 rows, "avx2,fma"
 }
 
 set! {
     /// Products of bytes, added in pairs in 16 bits: for weights no pair of which can overflow them.
-    Pairs: Pairs256, Pairs128, Pairs128, 5 rows, "avx2,fma"
+    Pairs: Pairs256, Pairs128, Pairs128, 16 registers, 5 rows, "avx2,fma"
 }
 
 /// AVX2 with FMA.

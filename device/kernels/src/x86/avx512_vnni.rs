@@ -14,7 +14,7 @@ use crate::operators;
 
 set! {
     /// 28 registers of sums, two of weights, one of input.
-    Vnni: Vnni512, Vnni256, Vnni128, 14 rows, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma"
+    Vnni: Vnni512, Vnni256, Vnni128, 32 registers, 14 rows, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma"
 }
 
 /// AVX-512 F, BW, DQ, VL and VNNI.
