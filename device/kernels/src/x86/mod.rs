@@ -10,6 +10,7 @@ mod elementwise;
 mod linear;
 mod max_pool;
 mod scratch;
+mod table;
 mod vector;
 
 use std::fmt::Debug;
