@@ -20,11 +20,10 @@
 //! | `plain.rs` | the specification: what it computes is the result, to the bit, on every processor |
 //! | `dispatch.rs` | the list of instruction sets, and what one has to offer |
 //! | `threads.rs` | a pool whose threads run the parts of one operator |
-//! | `x86/` | one file per instruction set, each a faster twin of `plain.rs` |
+//! | `x86/` | faster twins of `plain.rs`: one file per operator, and one per instruction set that it is enabled for |
 //!
 //! This crate depends on nothing.
 
-#[allow(unsafe_code)]
 mod dispatch;
 #[allow(unsafe_code)]
 mod memory;

@@ -45,6 +45,12 @@ pub(crate) struct Depthwise {
     pub(crate) input_zero_point: u8,
 }
 
+impl Depthwise {
+    /// Taps beyond which only plain code computes it: the weights of the others, padded to whole vectors, would take
+    /// many times the memory of the model.
+    pub(crate) const MOST_TAPS: usize = 1024;
+}
+
 impl Conv {
     /// Products in one output.
     pub(crate) fn depth(&self) -> usize {
@@ -123,7 +129,8 @@ impl Operator {
             unit: window.out_width * channels,
             macs: output as u64 * taps as u64,
         };
-        let isa = if checked.moderate { isa } else { Isa::PLAIN };
+        let usual = checked.moderate && taps <= Depthwise::MOST_TAPS;
+        let isa = if usual { isa } else { Isa::PLAIN };
         Ok(Operator::new(shape, isa.kernels().depthwise(depthwise)))
     }
 }

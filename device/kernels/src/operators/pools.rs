@@ -25,9 +25,6 @@ pub(crate) struct AveragePool {
 }
 
 impl AveragePool {
-    /// Positions in a window beyond which weights, even of 1, would take more memory than they are worth.
-    const LARGEST_DEPTHWISE: usize = 1024;
-
     /// The factor of a mean over `count` positions.
     pub(crate) fn scale(&self, count: usize) -> f32 {
         self.ratio / count as f32
@@ -39,7 +36,7 @@ impl AveragePool {
         let window = self.window;
         let count = window.kernel[0] * window.kernel[1];
         let varies = self.padding == Padding::IsLeftOut && window.reaches_padding();
-        if varies || count > AveragePool::LARGEST_DEPTHWISE {
+        if varies || count > Depthwise::MOST_TAPS {
             return None;
         }
         let offset = count as i32 * i32::from(self.input_zero_point);

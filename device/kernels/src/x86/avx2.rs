@@ -7,6 +7,7 @@ use super::depthwise::Depthwise;
 use super::elementwise::{Add, Multiply};
 use super::linear::Linear;
 use super::max_pool::MaxPool;
+use super::vector::fits;
 use super::{common_kernels, set};
 use crate::dispatch::InstructionSet;
 use crate::operator::Kernel;
@@ -14,12 +15,12 @@ use crate::operators;
 
 set! {
     /// Products of 16-bit integers, for any weights.
-    Words: Words256, Words128, Words128, 6 rows, "avx2,fma"
+    Words: Words256, Words128, Words128, 16 registers, 6 rows, "avx2,fma"
 }
 
 set! {
     /// Products of bytes, added in pairs in 16 bits: for weights no pair of which can overflow them.
-    Pairs: Pairs256, Pairs128, Pairs128, 5 rows, "avx2,fma"
+    Pairs: Pairs256, Pairs128, Pairs128, 16 registers, 5 rows, "avx2,fma"
 }
 
 /// AVX2 with FMA.
@@ -36,13 +37,7 @@ impl InstructionSet for Avx2 {
     }
 
     fn conv(&self, conv: operators::Conv) -> Box<dyn Kernel> {
-        let row = conv.window.kernel[1] * conv.window.channels;
-        let mut pairs = conv.weights.chunks_exact(row).flat_map(|row| row.chunks(2));
-        if pairs.all(|pair| fits(pair.iter())) {
-            Box::new(Conv::<Pairs>::new(&conv))
-        } else {
-            Box::new(Conv::<Words>::new(&conv))
-        }
+        Box::new(Conv::<Pairs>::new(&conv))
     }
 
     fn depthwise(&self, depthwise: operators::Depthwise) -> Box<dyn Kernel> {
@@ -58,14 +53,4 @@ impl InstructionSet for Avx2 {
     }
 
     common_kernels!(Words);
-}
-
-/// Whether the products of these weights with any bytes add up within 16 bits: 255 * 128 does, 255 * 129 does not.
-fn fits<'a>(weights: impl Iterator<Item = &'a i8>) -> bool {
-    let (mut positive, mut negative) = (0, 0);
-    for weight in weights.map(|w| i32::from(*w)) {
-        positive += weight.max(0);
-        negative += weight.min(0);
-    }
-    positive <= 128 && negative >= -128
 }

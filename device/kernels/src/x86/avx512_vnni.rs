@@ -7,6 +7,7 @@ use super::depthwise::Depthwise;
 use super::elementwise::{Add, Multiply};
 use super::linear::Linear;
 use super::max_pool::MaxPool;
+use super::table::Table;
 use super::{common_kernels, set};
 use crate::dispatch::InstructionSet;
 use crate::operator::Kernel;
@@ -14,7 +15,7 @@ use crate::operators;
 
 set! {
     /// 28 registers of sums, two of weights, one of input.
-    Vnni: Vnni512, Vnni256, Vnni128, 14 rows, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma"
+    Vnni: Vnni512, Vnni256, Vnni128, 32 registers, 14 rows, "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma"
 }
 
 /// AVX-512 F, BW, DQ, VL and VNNI.
@@ -41,6 +42,13 @@ impl InstructionSet for Avx512Vnni {
 
     fn depthwise(&self, depthwise: operators::Depthwise) -> Box<dyn Kernel> {
         Box::new(Depthwise::<Vnni>::new(&depthwise))
+    }
+
+    fn table(&self, table: operators::Table) -> Box<dyn Kernel> {
+        match Table::new(&table) {
+            Some(table) => Box::new(table),
+            None => Box::new(table),
+        }
     }
 
     common_kernels!(Vnni);

@@ -14,7 +14,7 @@ use crate::operators;
 
 set! {
     /// 12 registers of sums, two of weights, one of input.
-    Vnni: AvxVnni256, AvxVnni128, AvxVnni128, 6 rows, "avxvnni,avx2,fma"
+    Vnni: AvxVnni256, AvxVnni128, AvxVnni128, 16 registers, 6 rows, "avxvnni,avx2,fma"
 }
 
 /// AVX2 with FMA and AVX-VNNI.

@@ -1,15 +1,17 @@
 //! Dense convolution as a matrix product of output positions and output channels, without building the matrix: a tile
 //! reads the bytes under the kernel where they lie, row of the kernel after row, as each row is contiguous in NHWC.
 //!
-//! Only where the kernel reaches into padding, or where the dot product wants wider values, are a few rows of the
-//! picture copied first ("staged").
+//! Only where the kernel reaches into padding are a few rows of the picture copied first ("staged").
+//!
+//! Where a dot product of bytes is not exact for all weights, the groups of taps that it is exact for are summed first, the
+//! others over bytes widened to 16 bits ("words").
 
 use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::Set;
 use super::scratch::{Packed, cut, len_of};
-use super::vector::{Dot, Vector, scale};
+use super::vector::{Dot, Vector, fits, scale};
 use crate::SLACK;
 use crate::operator::Kernel;
 use crate::operators;
@@ -17,6 +19,9 @@ use crate::window::Window;
 
 /// Input and output bytes that are kept in the second-level cache while all channels are computed from them.
 const BAND: usize = 192 * 1024;
+
+/// Products of one lane in a step over bytes.
+const TAPS: usize = 4;
 
 /// The widest vector of a set.
 type Wide<S> = <<S as Set>::Wide as Dot>::V;
@@ -29,16 +34,21 @@ enum Width {
     Half,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Panel {
     width: Width,
     /// First output channel.
     first: usize,
     /// Output channels, at most the lanes of the vectors.
     channels: usize,
-    /// Where its weights start, in bytes; and its lanes, in the bias and scales.
-    weights: usize,
+    /// Its lanes in the bias and scales.
     lanes: usize,
+    /// Steps over bytes, and where their weights start.
+    byte_steps: Range<usize>,
+    byte_weights: usize,
+    /// Steps over bytes widened to 16 bits, and where their weights start.
+    word_steps: Range<usize>,
+    word_weights: usize,
 }
 
 #[derive(Debug)]
@@ -46,13 +56,16 @@ pub(super) struct Conv<S: Set> {
     window: Window,
     channels: usize,
     panels: Vec<Panel>,
-    /// Panel x kernel row x step x vector x lane x tap.
-    weights: Packed,
+    /// Bytes from the first one under the kernel to the group of taps of a step.
+    steps: Vec<u32>,
+    /// Panel x step x vector x lane x 4 taps.
+    byte_weights: Packed,
+    /// Panel x step x vector x lane x 2 taps.
+    word_weights: Packed,
     bias: Packed,
     scales: Packed,
     input_zero_point: u8,
     output_zero_point: u8,
-    staged: bool,
     /// Output rows in a band.
     band: usize,
     set: PhantomData<S>,
@@ -60,13 +73,24 @@ pub(super) struct Conv<S: Set> {
 
 impl<S: Set> Conv<S> {
     pub(super) fn new(conv: &operators::Conv) -> Conv<S> {
-        let taps = <S::Wide as Dot>::TAPS;
-        let wide = Wide::<S>::LANES;
         let half = <<S::Half as Dot>::V as Vector>::LANES;
-        let [height, width] = conv.window.kernel;
-        let row = width * conv.window.channels;
+        let wide = Wide::<S>::LANES;
+        let mut window = conv.window;
+        if window.kernel == [1, 1] && window.stride == [1, 1] {
+            // Every position is alike: one column of them makes bands of any length.
+            (window.height, window.width) = (window.positions(), 1);
+            (window.out_height, window.out_width) = (window.height, 1);
+        }
+        let [height, width] = window.kernel;
+        let row = width * window.channels;
+        // Each group of four taps: its row of the kernel, and its place within.
+        let groups = (0..height).flat_map(|y| (0..row).step_by(TAPS).map(move |i| [y, i]));
+        let groups: Vec<[usize; 2]> = groups.collect();
+        let offset = |[y, i]: [usize; 2]| (y * seen_row(&window) + i) as u32;
+        let mut steps: Vec<u32> = groups.iter().copied().map(offset).collect();
         let mut panels = vec![];
-        let (mut weights, mut bias, mut scales) = (vec![], vec![], vec![]);
+        let (mut byte_weights, mut word_weights) = (vec![], vec![]);
+        let (mut bias, mut scales) = (vec![], vec![]);
         let mut first = 0;
         while first < conv.channels {
             let (width, vectors, lanes) = match conv.channels - first {
@@ -74,62 +98,80 @@ impl<S: Set> Conv<S> {
                 left if left > half => (Width::One, 1, wide),
                 _ => (Width::Half, 1, half),
             };
-            panels.push(Panel {
+            // Within 128 bits, two vectors hold eight neighbours: so their bytes come out in order when packed.
+            let lanes_of_panel =
+                (0..vectors * lanes).map(|i| match (vectors, i / lanes, i % lanes) {
+                    (2, vector, lane) => first + lane / 4 * 8 + vector * 4 + lane % 4,
+                    (_, _, lane) => first + lane,
+                });
+            let order: Vec<usize> = lanes_of_panel.collect();
+            let taps = |channel: usize, [y, i]: [usize; 2]| -> [i8; TAPS] {
+                std::array::from_fn(|tap| match i + tap {
+                    i if i < row && channel < conv.channels => {
+                        conv.weights[(channel * height + y) * row + i]
+                    }
+                    _ => 0,
+                })
+            };
+            let in_words = |group: &[usize; 2]| {
+                let mut channels = order.iter();
+                !S::Wide::EXACT && channels.any(|channel| !pairs_fit(&taps(*channel, *group)))
+            };
+            let (words, bytes): (Vec<_>, Vec<_>) = groups.iter().copied().partition(in_words);
+            // A few groups over bytes would not be worth a second loop.
+            let (words, bytes) = match words.len() > groups.len() * 7 / 8 {
+                true => (groups.clone(), vec![]),
+                false => (words, bytes),
+            };
+            let mut panel = Panel {
                 width,
                 first,
                 channels: (conv.channels - first).min(vectors * lanes),
-                weights: weights.len() * (4 / taps),
                 lanes: bias.len(),
-            });
-            // Within 128 bits, two vectors hold eight neighbours: so their bytes come out in order when packed.
-            let order = |vector: usize, lane: usize| match vectors {
-                2 => first + lane / 4 * 8 + vector * 4 + lane % 4,
-                _ => first + lane,
+                byte_steps: 0..groups.len(),
+                byte_weights: byte_weights.len(),
+                word_steps: 0..0,
+                word_weights: word_weights.len() * 2,
             };
-            for kernel_row in 0..height {
-                for step in (0..row).step_by(taps) {
-                    for (vector, lane) in lanes_of(vectors, lanes) {
-                        let channel = order(vector, lane);
-                        let weight = |tap: usize| match step + tap {
-                            i if i < row && channel < conv.channels => {
-                                conv.weights[(channel * height + kernel_row) * row + i]
-                            }
-                            _ => 0,
-                        };
-                        weights.extend((0..taps).map(weight));
+            for group in &bytes {
+                byte_weights.extend(order.iter().flat_map(|channel| taps(*channel, *group)));
+            }
+            if !words.is_empty() {
+                let start = steps.len();
+                steps.extend(bytes.iter().copied().map(offset));
+                panel.byte_steps = start..steps.len();
+                for group in &words {
+                    for pair in [0, 2] {
+                        steps.push((offset(*group) + pair) * 2);
+                        for channel in &order {
+                            let taps = taps(*channel, *group).map(i16::from);
+                            word_weights.extend(&taps[pair as usize..][..2]);
+                        }
                     }
                 }
+                panel.word_steps = panel.byte_steps.end..steps.len();
             }
-            for (vector, lane) in lanes_of(vectors, lanes) {
-                let channel = order(vector, lane);
+            panels.push(panel);
+            for channel in order {
                 bias.push(conv.bias.get(channel).copied().unwrap_or(0));
                 scales.push(conv.requantize.scales.get(channel).copied().unwrap_or(0.0));
             }
             first += vectors * lanes;
         }
-        let mut window = conv.window;
-        if window.kernel == [1, 1] && window.stride == [1, 1] {
-            // Every position is alike: one column of them makes bands of any length.
-            (window.height, window.width) = (window.positions(), 1);
-            (window.out_height, window.out_width) = (window.height, 1);
-        }
-        let value = 4 / taps;
-        let out_row = window.reach()[1] * window.stride[0] * window.channels * value
+        let bytes_of_value = if word_weights.is_empty() { 1 } else { 3 };
+        let out_row = seen_row(&window) * window.stride[0] * bytes_of_value
             + window.out_width * conv.channels;
         Conv {
             window,
             channels: conv.channels,
             panels,
-            weights: if taps == 4 {
-                Packed::bytes(&weights)
-            } else {
-                Packed::words(&weights.iter().map(|w| i16::from(*w)).collect::<Vec<i16>>())
-            },
+            steps,
+            byte_weights: Packed::bytes(&byte_weights),
+            word_weights: Packed::words(&word_weights),
             bias: Packed::integers(&bias),
             scales: Packed::floats(&scales),
             input_zero_point: conv.input_zero_point,
             output_zero_point: conv.requantize.zero_point,
-            staged: window.reaches_padding() || value > 1,
             band: (BAND / out_row)
                 .next_multiple_of(if window.out_width == 1 { S::ROWS } else { 1 })
                 .clamp(1, window.out_height),
@@ -137,30 +179,35 @@ impl<S: Set> Conv<S> {
         }
     }
 
-    /// Bytes of one staged value.
-    const VALUE: usize = 4 / <S::Wide as Dot>::TAPS;
-
-    /// Pixels of a staged row, and rows of a band.
-    fn stage(&self) -> [usize; 2] {
-        [
-            self.window.reach()[1],
-            (self.band - 1) * self.window.stride[0] + self.window.kernel[0],
-        ]
-    }
-
-    /// Bytes of scratch: the offset of each position of a band, the staged rows.
-    fn pieces(&self) -> [usize; 2] {
-        let [pixels, rows] = self.stage();
-        let staged = pixels * rows * self.window.channels * Self::VALUE + SLACK;
+    /// Bytes of scratch: the offset of each position of a band, its staged rows, the same as words.
+    fn pieces(&self) -> [usize; 3] {
+        let rows = (self.band - 1) * self.window.stride[0] + self.window.kernel[0];
+        let rows = rows * seen_row(&self.window) + SLACK;
+        let words = self.panels.iter().any(|panel| !panel.word_steps.is_empty());
         [
             self.band * self.window.out_width * size_of::<u32>(),
-            if self.staged { staged } else { 0 },
+            if self.window.reaches_padding() {
+                rows
+            } else {
+                0
+            },
+            if words { rows * 2 } else { 0 },
         ]
     }
 }
 
-fn lanes_of(vectors: usize, lanes: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..vectors).flat_map(move |vector| (0..lanes).map(move |lane| (vector, lane)))
+/// Bytes of a row as the kernel sees it: of the input, or of the stage where it reaches into padding.
+fn seen_row(window: &Window) -> usize {
+    let pixels = match window.reaches_padding() {
+        true => window.reach()[1],
+        false => window.width,
+    };
+    pixels * window.channels
+}
+
+/// Whether the sums of the first two and of the last two products with any bytes stay within 16 bits: 255 * 128 does.
+fn pairs_fit(weights: &[i8; TAPS]) -> bool {
+    weights.chunks(2).all(|pair| fits(pair.iter()))
 }
 
 impl<S: Set> Kernel for Conv<S> {
@@ -196,26 +243,29 @@ pub(super) unsafe fn run<S: Set>(
     scratch: &mut [u8],
 ) {
     let window = &conv.window;
-    let [offsets, stage] = cut(scratch, conv.pieces());
+    let [offsets, stage, words] = cut(scratch, conv.pieces());
     let offsets = offsets.as_mut_ptr().cast::<u32>();
+    let row_len = seen_row(window);
     let mut start = positions.start;
     while start < positions.end {
         let first_row = start / window.out_width;
         let end = ((first_row + conv.band) * window.out_width).min(positions.end);
-        let rows = (end - 1) / window.out_width + 1 - first_row;
-        let (base, row_len, pixel_len) = if conv.staged {
-            // SAFETY: as for the caller.
-            unsafe { stage_rows(conv, first_row, rows, input, stage) };
-            let pixel = window.channels * Conv::<S>::VALUE;
-            (stage.as_ptr(), conv.stage()[0] * pixel, pixel)
+        let rows = (end - 1) / window.out_width - first_row;
+        let seen_rows = rows * window.stride[0] + window.kernel[0];
+        let bytes = if stage.is_empty() {
+            input[first_row * window.stride[0] * row_len..].as_ptr()
         } else {
-            let row = window.width * window.channels;
-            let base = input[first_row * window.stride[0] * row..].as_ptr();
-            (base, row, window.channels)
+            stage_rows(conv, first_row, seen_rows, input, stage);
+            stage.as_ptr()
         };
+        if !words.is_empty() {
+            // SAFETY: as for the caller: so many rows are in the input or stage and fit the words; vectors overrun them by
+            // less than their slack.
+            unsafe { widen::<Wide<S>>(words.as_mut_ptr(), bytes, seen_rows * row_len) };
+        }
         let (mut x, mut row) = (start % window.out_width, 0);
         for i in 0..end - start {
-            let offset = row * window.stride[0] * row_len + x * window.stride[1] * pixel_len;
+            let offset = row * window.stride[0] * row_len + x * window.stride[1] * window.channels;
             // SAFETY: `end - start` is at most the positions of a band, each of which has an offset.
             unsafe { offsets.add(i).write(offset as u32) };
             x += 1;
@@ -223,32 +273,29 @@ pub(super) unsafe fn run<S: Set>(
                 (x, row) = (0, row + 1);
             }
         }
-        let taps = <S::Wide as Dot>::TAPS;
         let band = Band {
-            base,
+            bytes,
+            words: words.as_ptr(),
             offsets,
             count: end - start,
-            kernel_rows: window.kernel[0],
-            row_len,
-            steps: (window.kernel[1] * window.channels).div_ceil(taps),
             output: output[(start - positions.start) * conv.channels..].as_mut_ptr(),
             stride: conv.channels,
             zero_point: conv.output_zero_point,
         };
         for panel in &conv.panels {
-            // SAFETY: the offsets lead to whole kernels within the input or stage, with slack behind; the panel has
-            // weights for them and channels in the output.
+            let lanes = Lanes {
+                byte_steps: &conv.steps[panel.byte_steps.clone()],
+                byte_weights: conv.byte_weights.at(panel.byte_weights),
+                word_steps: &conv.steps[panel.word_steps.clone()],
+                word_weights: conv.word_weights.at(panel.word_weights),
+                bias: conv.bias.at(panel.lanes * 4),
+                scales: conv.scales.at(panel.lanes * 4).cast(),
+                first: panel.first,
+                channels: panel.channels,
+            };
+            // SAFETY: as for the caller: the offsets lead to whole kernels within the input or stage, with slack behind; the
+            // panel has weights for them and channels in the output.
             unsafe {
-                let weights = conv.weights.at(panel.weights);
-                let bias = conv.bias.at(panel.lanes * 4);
-                let scales = conv.scales.at(panel.lanes * 4).cast();
-                let lanes = Lanes {
-                    weights,
-                    bias,
-                    scales,
-                    first: panel.first,
-                    channels: panel.channels,
-                };
                 match panel.width {
                     Width::Pair => tiles::<S, S::Wide, 2>(&band, &lanes),
                     Width::One => tiles::<S, S::Wide, 1>(&band, &lanes),
@@ -260,82 +307,44 @@ pub(super) unsafe fn run<S: Set>(
     }
 }
 
-/// Copies what the kernel sees of output rows `first..first + rows`, with padding around it.
-///
-/// # Safety
-/// As for [`run`]; `stage` holds the rows of a band.
-#[inline(always)]
-unsafe fn stage_rows<S: Set>(
-    conv: &Conv<S>,
-    first: usize,
-    rows: usize,
-    input: &[u8],
-    stage: &mut [u8],
-) {
+/// Copies `rows` rows that the kernel sees from output row `first` on, with padding around them.
+fn stage_rows<S: Set>(conv: &Conv<S>, first: usize, rows: usize, input: &[u8], stage: &mut [u8]) {
     let window = &conv.window;
     let channels = window.channels;
-    let [pixels, _] = conv.stage();
-    let seen = (pixels - window.left).min(window.width);
-    let row_len = pixels * channels;
-    for row in 0..(rows - 1) * window.stride[0] + window.kernel[0] {
-        let staged =
-            &mut stage[row * row_len * Conv::<S>::VALUE..][..row_len * Conv::<S>::VALUE + SLACK];
+    let row_len = seen_row(window);
+    let left = window.left * channels;
+    let middle = (row_len - left).min(window.width * channels);
+    for (row, staged) in stage.chunks_exact_mut(row_len).enumerate().take(rows) {
         let y = (first * window.stride[0] + row).wrapping_sub(window.top);
-        let (left, middle) = if y < window.height {
-            (window.left * channels, seen * channels)
-        } else {
-            (row_len, 0)
-        };
-        let source = y.min(window.height - 1) * window.width * channels;
-        if Conv::<S>::VALUE == 1 {
+        if y < window.height {
+            let input = &input[y * window.width * channels..][..middle];
             staged[..left].fill(conv.input_zero_point);
-            staged[left..left + middle].copy_from_slice(&input[source..source + middle]);
-            staged[left + middle..row_len].fill(conv.input_zero_point);
+            staged[left..left + middle].copy_from_slice(input);
+            staged[left + middle..].fill(conv.input_zero_point);
         } else {
-            // SAFETY: widening writes whole vectors, less than the slack too far, in the order of the row; reading
-            // overruns the input by less than its slack.
-            unsafe {
-                let to = staged.as_mut_ptr();
-                fill_words::<S>(to, left, conv.input_zero_point);
-                widen::<S>(to.add(left * 2), input[source..].as_ptr(), middle);
-                let right = left + middle;
-                fill_words::<S>(to.add(right * 2), row_len - right, conv.input_zero_point);
-            }
+            staged.fill(conv.input_zero_point);
         }
     }
 }
 
 /// # Safety
-/// As for [`run`]; `to` has a vector more than `count` words.
+/// The processor has the vector; `to` has a vector more than `count` words, `from` a vector more than `count` bytes.
 #[inline(always)]
-unsafe fn fill_words<S: Set>(to: *mut u8, count: usize, value: u8) {
-    for at in (0..count).step_by(Wide::<S>::LANES * 2) {
+unsafe fn widen<V: Vector>(to: *mut u8, from: *const u8, count: usize) {
+    for at in (0..count).step_by(V::LANES * 2) {
         // SAFETY: as for the caller.
-        unsafe { Wide::<S>::store(to.add(at * 2), Wide::<S>::splat_16(i16::from(value))) };
-    }
-}
-
-/// # Safety
-/// As for [`run`]; `to` has a vector more than `count` words, `from` a vector more than `count` bytes.
-#[inline(always)]
-unsafe fn widen<S: Set>(to: *mut u8, from: *const u8, count: usize) {
-    for at in (0..count).step_by(Wide::<S>::LANES * 2) {
-        // SAFETY: as for the caller.
-        unsafe { Wide::<S>::store(to.add(at * 2), Wide::<S>::widen_8_to_16(from.add(at))) };
+        unsafe { V::store(to.add(at * 2), V::widen_8_to_16(from.add(at))) };
     }
 }
 
 /// Positions whose channels are all computed before the next ones.
 struct Band {
-    /// The first byte under the kernel is at `base` plus the position's offset.
-    base: *const u8,
+    /// The first byte under the kernel is at `bytes` plus the position's offset, the same as a word at `words` plus twice
+    /// that.
+    bytes: *const u8,
+    words: *const u8,
     offsets: *const u32,
     count: usize,
-    kernel_rows: usize,
-    /// Bytes from one row under the kernel to the next.
-    row_len: usize,
-    /// Groups of taps in a row of the kernel.
-    steps: usize,
     output: *mut u8,
     /// Bytes from one position of the output to the next.
     stride: usize,
@@ -343,8 +352,11 @@ struct Band {
 }
 
 /// The weights of a panel, and where its channels go.
-struct Lanes {
-    weights: *const u8,
+struct Lanes<'a> {
+    byte_steps: &'a [u32],
+    byte_weights: *const u8,
+    word_steps: &'a [u32],
+    word_weights: *const u8,
     bias: *const u8,
     scales: *const f32,
     first: usize,
@@ -359,24 +371,28 @@ struct Lanes {
 unsafe fn tiles<S: Set, D: Dot, const VECTORS: usize>(band: &Band, lanes: &Lanes) {
     let tiles = band.count.div_ceil(S::ROWS);
     let (height, higher) = (band.count / tiles, band.count % tiles);
-    let mut first = 0;
+    let mut offsets = band.offsets;
+    let mut output = band.output.wrapping_add(lanes.first);
     for i in 0..tiles {
         let rows = height + usize::from(i < higher);
         macro_rules! tile {
             ($($rows:literal)*) => {
                 match rows {
-                    // SAFETY: as for the caller.
-                    $($rows if $rows <= S::ROWS => unsafe { tile::<D, $rows, VECTORS>(band, lanes, first) },)*
+                    // SAFETY: as for the caller: as many positions are left.
+                    $($rows if $rows <= S::ROWS => unsafe {
+                        tile::<D, $rows, VECTORS>(band, lanes, offsets, output)
+                    },)*
                     _ => {}
                 }
             };
         }
         tile!(14 13 12 11 10 9 8 7 6 5 4 3 2 1);
-        first += rows;
+        offsets = offsets.wrapping_add(rows);
+        output = output.wrapping_add(rows.wrapping_mul(band.stride));
     }
 }
 
-/// `ROWS` positions of the output from `first` on.
+/// `ROWS` positions: where they start in the input, and the first one in the output.
 ///
 /// # Safety
 /// As for [`run`].
@@ -384,16 +400,12 @@ unsafe fn tiles<S: Set, D: Dot, const VECTORS: usize>(band: &Band, lanes: &Lanes
 unsafe fn tile<D: Dot, const ROWS: usize, const VECTORS: usize>(
     band: &Band,
     lanes: &Lanes,
-    first: usize,
+    offsets: *const u32,
+    output: *mut u8,
 ) {
     let vector = D::V::LANES * 4;
-    // SAFETY: as for the caller: `ROWS` positions from `first` on have offsets, whose bytes can be read for `steps` groups
-    // of taps in each row of the kernel; there are as many weights.
+    // SAFETY: as for the caller: from each offset on, the bytes of every step can be read; there are as many weights.
     unsafe {
-        let mut rows = [band.base; ROWS];
-        for (i, row) in rows.iter_mut().enumerate() {
-            *row = band.base.add(*band.offsets.add(first + i) as usize);
-        }
         let mut sums = [[D::V::splat_32(0); VECTORS]; ROWS];
         for v in 0..VECTORS {
             let bias = D::V::load(lanes.bias.add(v * vector));
@@ -401,25 +413,56 @@ unsafe fn tile<D: Dot, const ROWS: usize, const VECTORS: usize>(
                 sums[v] = bias;
             }
         }
-        let mut weights = lanes.weights;
-        for kernel_row in 0..band.kernel_rows {
-            let from = kernel_row * band.row_len;
-            for step in 0..band.steps {
-                let mut w = [D::V::splat_32(0); VECTORS];
-                for (v, w) in w.iter_mut().enumerate() {
-                    *w = D::V::load(weights.add(v * vector));
-                }
-                weights = weights.add(VECTORS * vector);
-                for (sums, row) in sums.iter_mut().zip(rows) {
-                    let x = row.add(from + step * 4).cast::<i32>().read_unaligned();
-                    let x = D::V::splat_32(x);
-                    for v in 0..VECTORS {
-                        sums[v] = D::dot(sums[v], x, w[v]);
-                    }
+        let mut rows = [band.bytes; ROWS];
+        for (i, row) in rows.iter_mut().enumerate() {
+            *row = band.bytes.add(*offsets.add(i) as usize);
+        }
+        sum::<D, false, ROWS, VECTORS>(lanes.byte_steps, rows, lanes.byte_weights, &mut sums);
+        if !D::EXACT && !lanes.word_steps.is_empty() {
+            for (i, row) in rows.iter_mut().enumerate() {
+                *row = band.words.add(2 * *offsets.add(i) as usize);
+            }
+            sum::<D, true, ROWS, VECTORS>(lanes.word_steps, rows, lanes.word_weights, &mut sums);
+        }
+        store::<D::V, ROWS, VECTORS>(band, lanes, output, sums);
+    }
+}
+
+/// Adds the products of all `steps`, over words or bytes, to the sums of a tile.
+///
+/// # Safety
+/// As for [`run`].
+#[inline(always)]
+unsafe fn sum<D: Dot, const WORDS: bool, const ROWS: usize, const VECTORS: usize>(
+    steps: &[u32],
+    rows: [*const u8; ROWS],
+    mut weights: *const u8,
+    sums: &mut [[D::V; VECTORS]; ROWS],
+) {
+    let vector = D::V::LANES * 4;
+    // SAFETY: as for the caller: at each step from each row on there are four bytes, or two words; and as many weights.
+    unsafe {
+        for step in steps {
+            let mut w = [D::V::splat_32(0); VECTORS];
+            for (v, w) in w.iter_mut().enumerate() {
+                *w = D::V::load(weights.add(v * vector));
+            }
+            weights = weights.add(VECTORS * vector);
+            let mut at = *step as usize;
+            for (sums, row) in sums.iter_mut().zip(rows) {
+                let x = row.add(at).cast::<i32>().read_unaligned();
+                let x = D::V::splat_32(x);
+                for v in 0..VECTORS {
+                    sums[v] = if WORDS {
+                        D::V::add_32(sums[v], D::V::multiply_pairs_16(x, w[v]))
+                    } else {
+                        D::dot(sums[v], x, w[v])
+                    };
+                    // Else the compiler loads all rows first, and has no registers left for the sums.
+                    at = D::V::after(sums[v], at);
                 }
             }
         }
-        store::<D::V, ROWS, VECTORS>(band, lanes, first, sums);
     }
 }
 
@@ -431,11 +474,11 @@ unsafe fn tile<D: Dot, const ROWS: usize, const VECTORS: usize>(
 unsafe fn store<V: Vector, const ROWS: usize, const VECTORS: usize>(
     band: &Band,
     lanes: &Lanes,
-    first: usize,
+    output: *mut u8,
     sums: [[V; VECTORS]; ROWS],
 ) {
     let piece = V::LANES * VECTORS;
-    // SAFETY: as for the caller: `ROWS` positions from `first` on are in the output, each with the panel's channels.
+    // SAFETY: as for the caller: `ROWS` positions follow in the output, each with the panel's channels.
     unsafe {
         let zero_point = V::splat_16(i16::from(band.zero_point));
         let mut scales = [V::load_floats(lanes.scales); VECTORS];
@@ -443,9 +486,9 @@ unsafe fn store<V: Vector, const ROWS: usize, const VECTORS: usize>(
             *scales = V::load_floats(lanes.scales.add(v * V::LANES));
         }
         // Beyond the last row, the last row again: storing it twice does no harm.
-        let mut to = [band.output; ROWS];
-        for (i, to) in to.iter_mut().enumerate() {
-            *to = band.output.add((first + i) * band.stride + lanes.first);
+        let mut to = [output; ROWS];
+        for i in 1..ROWS {
+            to[i] = to[i - 1].wrapping_add(band.stride);
         }
         for row in (0..ROWS).step_by(4 / VECTORS) {
             let [a, b, c, d] = [row, row + 1, row + 2, row + 3].map(|row| row.min(ROWS - 1));

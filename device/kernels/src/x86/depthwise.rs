@@ -302,7 +302,7 @@ unsafe fn interleave_columns<S: Set, D: Dot>(
     }
 }
 
-/// All output columns of a chunk, `ROWS` output rows.
+/// All output columns of a chunk, `ROWS` output rows; `GROUPS` of 0 is any number.
 ///
 /// # Safety
 /// As for [`run`].
@@ -316,17 +316,23 @@ unsafe fn sum_columns<S: Set, D: Dot, const ROWS: usize, const GROUPS: usize>(
     let mut x = 0;
     // SAFETY: as for the caller.
     unsafe {
-        while x + 2 <= width {
+        // A quarter of the registers, or half of them, for sums.
+        while S::REGISTERS == 32 && ROWS == 1 && x + 4 <= width {
+            sum::<S, D, ROWS, GROUPS, 4>(depthwise, block, place, x);
+            x += 4;
+        }
+        while (S::REGISTERS == 32 || ROWS == 1) && x + 2 <= width {
             sum::<S, D, ROWS, GROUPS, 2>(depthwise, block, place, x);
             x += 2;
         }
-        if x < width {
+        while x < width {
             sum::<S, D, ROWS, GROUPS, 1>(depthwise, block, place, x);
+            x += 1;
         }
     }
 }
 
-/// `COLUMNS` output columns from `x` of the chunk on; `GROUPS` of 0 is any number.
+/// `COLUMNS` output columns from `x` of the chunk on.
 ///
 /// # Safety
 /// As for [`run`].
@@ -348,35 +354,32 @@ unsafe fn sum<S: Set, D: Dot, const ROWS: usize, const GROUPS: usize, const COLU
     let step = window.stride[1] * column_len;
     // SAFETY: as for the caller: the columns under the kernel at these output columns have been interleaved.
     unsafe {
+        let zero = D::V::splat_32(0);
         let bias = depthwise.bias.at(block.lanes * 4);
-        let mut sums = [[[D::V::splat_32(0); 4]; ROWS]; COLUMNS];
+        let mut sums = [[[zero; 4]; ROWS]; COLUMNS];
         for j in 0..4 {
             let bias = D::V::load(bias.add(j * vector));
-            for sums in &mut sums {
-                for sums in sums {
-                    sums[j] = bias;
-                }
+            for sums in sums.as_flattened_mut() {
+                sums[j] = bias;
             }
         }
         let mut weights = depthwise.weights.at(block.weights);
         let mut columns = place.columns.cast_const().add(x * step);
-        for _ in 0..window.kernel[1] {
-            for _ in 0..groups {
-                for j in 0..4 {
-                    let mut w = [D::V::splat_32(0); ROWS];
-                    for w in &mut w {
-                        *w = D::V::load(weights);
-                        weights = weights.add(vector);
-                    }
-                    for (i, sums) in sums.iter_mut().enumerate() {
-                        let pixels = D::V::load(columns.add(i * step + j * vector));
-                        for (sums, w) in sums.iter_mut().zip(w) {
-                            sums[j] = D::dot(sums[j], pixels, w);
-                        }
+        for _ in 0..window.kernel[1] * groups {
+            for j in 0..4 {
+                let mut w = [zero; ROWS];
+                for w in &mut w {
+                    *w = D::V::load(weights);
+                    weights = weights.add(vector);
+                }
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let pixels = D::V::load(columns.wrapping_add(i * step).add(j * vector));
+                    for (sums, w) in sums.iter_mut().zip(w) {
+                        sums[j] = D::dot(sums[j], pixels, w);
                     }
                 }
-                columns = columns.add(4 * vector);
             }
+            columns = columns.add(4 * vector);
         }
         let scales = depthwise.scales.at(block.lanes * 4).cast::<f32>();
         let mut s = [D::V::load_floats(scales); 4];
@@ -392,7 +395,7 @@ unsafe fn sum<S: Set, D: Dot, const ROWS: usize, const GROUPS: usize, const COLU
                     D::V::add_saturating_16(low, zero_point),
                     D::V::add_saturating_16(high, zero_point),
                 );
-                let to = output.add((x + i) * window.channels + block.first);
+                let to = output.wrapping_add((x + i) * window.channels + block.first);
                 if block.channels == vector {
                     D::V::store(to, bytes);
                 } else {

@@ -10,6 +10,7 @@ mod elementwise;
 mod linear;
 mod max_pool;
 mod scratch;
+mod table;
 mod vector;
 
 use std::fmt::Debug;
@@ -38,6 +39,8 @@ trait Set: Debug + Send + Sync + Sized + 'static {
     type Quarter: Dot;
     /// Output positions in a tile of two wide vectors: as many as leave the sums in registers.
     const ROWS: usize;
+    /// Vector registers.
+    const REGISTERS: usize;
 
     unsafe fn conv(
         conv: &Conv<Self>,
@@ -67,7 +70,7 @@ trait Set: Debug + Send + Sync + Sized + 'static {
 
 /// A [`Set`]: its vectors, tile and features.
 macro_rules! set {
-    ($(#[$doc:meta])* $name:ident: $wide:ident, $half:ident, $quarter:ident, $rows:literal rows, $features:literal) => {
+    ($(#[$doc:meta])* $name:ident: $wide:ident, $half:ident, $quarter:ident, $registers:literal registers, $rows:literal rows, $features:literal) => {
         $(#[$doc])*
         #[derive(Debug)]
         struct $name;
@@ -77,6 +80,7 @@ macro_rules! set {
             type Half = $crate::x86::vector::$half;
             type Quarter = $crate::x86::vector::$quarter;
             const ROWS: usize = $rows;
+            const REGISTERS: usize = $registers;
 
             $crate::x86::enabled! {
                 $features

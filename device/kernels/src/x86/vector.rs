@@ -2,6 +2,7 @@
 //!
 //! All of it is `inline(always)`, so that it becomes part of the function that enables the instruction set.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 use std::fmt::Debug;
 
@@ -50,6 +51,8 @@ pub(super) trait Vector: Copy {
     unsafe fn widen_signed_8_to_16(from: *const u8) -> Self;
     unsafe fn add_32(a: Self, b: Self) -> Self;
     unsafe fn add_saturating_16(a: Self, b: Self) -> Self;
+    /// Sums of two neighbouring products of signed 16-bit integers.
+    unsafe fn multiply_pairs_16(a: Self, b: Self) -> Self;
     unsafe fn max_8(a: Self, b: Self) -> Self;
     unsafe fn to_floats(v: Self) -> Self::Floats;
     /// To the nearest integer, ties to even.
@@ -73,6 +76,8 @@ pub(super) trait Vector: Copy {
     unsafe fn gather_halves(v: Self) -> Self;
     /// The 32-bit pieces 0, 4, 8, and so on; then 1, 5, 9; 2, 6, 10; 3, 7, 11.
     unsafe fn gather_quarters(v: Self) -> Self;
+    /// `value`, but not before `v` has been computed: no instruction, only an order that the compiler must keep.
+    unsafe fn after(v: Self, value: usize) -> usize;
 }
 
 impl Vector for __m512i {
@@ -104,6 +109,7 @@ impl Vector for __m512i {
         widen_signed_8_to_16(from: *const u8) -> Self = _mm512_cvtepi8_epi16(_mm256_loadu_si256(from.cast()));
         add_32(a: Self, b: Self) -> Self = _mm512_add_epi32(a, b);
         add_saturating_16(a: Self, b: Self) -> Self = _mm512_adds_epi16(a, b);
+        multiply_pairs_16(a: Self, b: Self) -> Self = _mm512_madd_epi16(a, b);
         max_8(a: Self, b: Self) -> Self = _mm512_max_epu8(a, b);
         to_floats(v: Self) -> __m512 = _mm512_cvtepi32_ps(v);
         from_floats(v: __m512) -> Self = _mm512_cvtps_epi32(v);
@@ -119,6 +125,16 @@ impl Vector for __m512i {
             _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), v);
         gather_quarters(v: Self) -> Self = _mm512_permutexvar_epi32(
             _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), v);
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn after(v: Self, mut value: usize) -> usize {
+        // SAFETY: a comment.
+        unsafe {
+            asm!("/* {} {} */", in(zmm_reg) v, inout(reg) value, options(pure, nomem, nostack, preserves_flags));
+        }
+        value
     }
 }
 
@@ -153,6 +169,7 @@ impl Vector for __m256i {
         widen_signed_8_to_16(from: *const u8) -> Self = _mm256_cvtepi8_epi16(_mm_loadu_si128(from.cast()));
         add_32(a: Self, b: Self) -> Self = _mm256_add_epi32(a, b);
         add_saturating_16(a: Self, b: Self) -> Self = _mm256_adds_epi16(a, b);
+        multiply_pairs_16(a: Self, b: Self) -> Self = _mm256_madd_epi16(a, b);
         max_8(a: Self, b: Self) -> Self = _mm256_max_epu8(a, b);
         to_floats(v: Self) -> __m256 = _mm256_cvtepi32_ps(v);
         from_floats(v: __m256) -> Self = _mm256_cvtps_epi32(v);
@@ -167,6 +184,16 @@ impl Vector for __m256i {
         gather_halves(v: Self) -> Self = _mm256_permute4x64_epi64::<0b11_01_10_00>(v);
         gather_quarters(v: Self) -> Self =
             _mm256_permutevar8x32_epi32(v, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn after(v: Self, mut value: usize) -> usize {
+        // SAFETY: a comment.
+        unsafe {
+            asm!("/* {} {} */", in(ymm_reg) v, inout(reg) value, options(pure, nomem, nostack, preserves_flags));
+        }
+        value
     }
 }
 
@@ -202,6 +229,7 @@ impl Vector for __m128i {
         widen_signed_8_to_16(from: *const u8) -> Self = _mm_cvtepi8_epi16(_mm_loadl_epi64(from.cast()));
         add_32(a: Self, b: Self) -> Self = _mm_add_epi32(a, b);
         add_saturating_16(a: Self, b: Self) -> Self = _mm_adds_epi16(a, b);
+        multiply_pairs_16(a: Self, b: Self) -> Self = _mm_madd_epi16(a, b);
         max_8(a: Self, b: Self) -> Self = _mm_max_epu8(a, b);
         to_floats(v: Self) -> __m128 = _mm_cvtepi32_ps(v);
         from_floats(v: __m128) -> Self = _mm_cvtps_epi32(v);
@@ -216,6 +244,16 @@ impl Vector for __m128i {
         gather_halves(v: Self) -> Self = v;
         gather_quarters(v: Self) -> Self = v;
     }
+
+    #[inline]
+    #[target_feature(enable = "sse2")]
+    unsafe fn after(v: Self, mut value: usize) -> usize {
+        // SAFETY: a comment.
+        unsafe {
+            asm!("/* {} {} */", in(xmm_reg) v, inout(reg) value, options(pure, nomem, nostack, preserves_flags));
+        }
+        value
+    }
 }
 
 /// Sums of `TAPS` neighbouring products in each 32-bit lane.
@@ -226,6 +264,8 @@ pub(super) trait Dot: Debug + Send + Sync + 'static {
     type V: Vector;
     /// Values of one operand in a lane: 4 bytes, or 2 signed 16-bit integers.
     const TAPS: usize;
+    /// Whether it is exact for all weights; else only for pairs that [`fits`].
+    const EXACT: bool;
 
     /// `sums + activations . weights`. Activations are unsigned where they are bytes, weights always signed.
     unsafe fn dot(sums: Self::V, activations: Self::V, weights: Self::V) -> Self::V;
@@ -245,7 +285,7 @@ pub(super) trait Dot: Debug + Send + Sync + 'static {
 }
 
 macro_rules! dots {
-    ($($(#[$doc:meta])* $name:ident: $vector:ty, $taps:literal, |$sums:ident, $x:ident, $w:ident| $dot:expr;)*) => {
+    ($($(#[$doc:meta])* $name:ident: $vector:ty, $taps:literal, $exact:literal, |$sums:ident, $x:ident, $w:ident| $dot:expr;)*) => {
         $(
             $(#[$doc])*
             #[derive(Debug)]
@@ -254,6 +294,7 @@ macro_rules! dots {
             impl Dot for $name {
                 type V = $vector;
                 const TAPS: usize = $taps;
+                const EXACT: bool = $exact;
 
                 inlined! { dot($sums: $vector, $x: $vector, $w: $vector) -> $vector = $dot; }
             }
@@ -263,24 +304,24 @@ macro_rules! dots {
 
 dots! {
     /// AVX-512 VNNI.
-    Vnni512: __m512i, 4, |sums, x, w| _mm512_dpbusd_epi32(sums, x, w);
+    Vnni512: __m512i, 4, true, |sums, x, w| _mm512_dpbusd_epi32(sums, x, w);
     /// AVX-512 VNNI and VL.
-    Vnni256: __m256i, 4, |sums, x, w| _mm256_dpbusd_epi32(sums, x, w);
+    Vnni256: __m256i, 4, true, |sums, x, w| _mm256_dpbusd_epi32(sums, x, w);
     /// AVX-512 VNNI and VL.
-    Vnni128: __m128i, 4, |sums, x, w| _mm_dpbusd_epi32(sums, x, w);
+    Vnni128: __m128i, 4, true, |sums, x, w| _mm_dpbusd_epi32(sums, x, w);
     /// AVX-VNNI.
-    AvxVnni256: __m256i, 4, |sums, x, w| _mm256_dpbusd_avx_epi32(sums, x, w);
+    AvxVnni256: __m256i, 4, true, |sums, x, w| _mm256_dpbusd_avx_epi32(sums, x, w);
     /// AVX-VNNI.
-    AvxVnni128: __m128i, 4, |sums, x, w| _mm_dpbusd_avx_epi32(sums, x, w);
-    /// Any weights.
-    Words256: __m256i, 2, |sums, x, w| _mm256_add_epi32(sums, _mm256_madd_epi16(x, w));
-    /// Any weights.
-    Words128: __m128i, 2, |sums, x, w| _mm_add_epi32(sums, _mm_madd_epi16(x, w));
-    /// Only weights no pair of which can leave 16 bits.
-    Pairs256: __m256i, 4, |sums, x, w| _mm256_add_epi32(
+    AvxVnni128: __m128i, 4, true, |sums, x, w| _mm_dpbusd_avx_epi32(sums, x, w);
+    /// Of 16-bit integers.
+    Words256: __m256i, 2, true, |sums, x, w| _mm256_add_epi32(sums, _mm256_madd_epi16(x, w));
+    /// Of 16-bit integers.
+    Words128: __m128i, 2, true, |sums, x, w| _mm_add_epi32(sums, _mm_madd_epi16(x, w));
+    /// Only weights whose pairs fit 16 bits.
+    Pairs256: __m256i, 4, false, |sums, x, w| _mm256_add_epi32(
         sums, _mm256_madd_epi16(_mm256_maddubs_epi16(x, w), _mm256_set1_epi16(1)));
-    /// Only weights no pair of which can leave 16 bits.
-    Pairs128: __m128i, 4, |sums, x, w| _mm_add_epi32(
+    /// Only weights whose pairs fit 16 bits.
+    Pairs128: __m128i, 4, false, |sums, x, w| _mm_add_epi32(
         sums, _mm_madd_epi16(_mm_maddubs_epi16(x, w), _mm_set1_epi16(1)));
 }
 
@@ -346,4 +387,14 @@ pub(super) unsafe fn spread<V: Vector>(bytes: V) -> [V; 4] {
             V::interleave_high_16(high, zero),
         ]
     }
+}
+
+/// Whether the products of these weights with any bytes add up within 16 bits: 255 * 128 does, 255 * 129 does not.
+pub(super) fn fits<'a>(weights: impl Iterator<Item = &'a i8>) -> bool {
+    let (mut positive, mut negative) = (0, 0);
+    for weight in weights.map(|w| i32::from(*w)) {
+        positive += weight.max(0);
+        negative += weight.min(0);
+    }
+    positive <= 128 && negative >= -128
 }
