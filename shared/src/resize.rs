@@ -5,6 +5,8 @@
 //! point; the horizontal pass comes first, and its result is rounded to u8 before the vertical one. Of f64 only
 //! + - * / are used, so that the weights are the same on every CPU.
 
+use std::ops::Range;
+
 use crate::error::{Error, Result};
 use crate::preprocess::{Filter, Pixels};
 
@@ -34,16 +36,52 @@ impl Window {
     }
 }
 
+/// The part of an image that is resized, in its pixels. Its edges may lie within pixels; what is outside may be seen by
+/// the filter all the same (Pillow's `box`).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Area {
+    /// The left edge.
+    pub left: f64,
+    /// The upper edge.
+    pub top: f64,
+    /// From the left to the right edge.
+    pub width: f64,
+    /// From the upper to the lower edge.
+    pub height: f64,
+}
+
+impl Area {
+    /// The whole of an image.
+    #[must_use]
+    pub fn whole(width: usize, height: usize) -> Self {
+        Self {
+            left: 0.0,
+            top: 0.0,
+            width: width as f64,
+            height: height as f64,
+        }
+    }
+
+    /// Whether it is not empty and not outside the image.
+    fn is_inside(&self, image: &Pixels) -> bool {
+        let inside = |start: f64, length: f64, whole: usize| {
+            start >= 0.0 && length > 0.0 && start + length <= whole as f64
+        };
+        inside(self.left, self.width, image.width) && inside(self.top, self.height, image.height)
+    }
+}
+
 /// Bits after the point of a weight. An accumulator holds 8 bits of pixel and 2 of overshoot above them.
 const PRECISION_BITS: u32 = 32 - 8 - 2;
 
-/// The part `window` of `image` resized to `width` x `height`. What lies outside the window is never computed, and the
-/// result is the same as cutting it out of the whole.
+/// The part `area` of `image` resized to `width` x `height`, and of that the part `window`. What lies outside the window
+/// is never computed, and the result is the same as cutting it out of the whole.
 ///
 /// # Errors
-/// When the image is invalid, a size is 0, or the window reaches outside.
+/// When the image is invalid, a size is 0, or the area or the window reaches outside.
 pub fn resize(
     image: &Pixels,
+    area: Area,
     width: usize,
     height: usize,
     filter: Filter,
@@ -58,8 +96,24 @@ pub fn resize(
             "the window {window:?} is not inside {width} x {height} pixels"
         )));
     }
-    let columns = taps(image.width, width, window.left, window.width, filter);
-    let rows = taps(image.height, height, window.top, window.height, filter);
+    if !area.is_inside(image) {
+        return Err(Error::new(format!(
+            "the area {area:?} is not inside {} x {} pixels",
+            image.width, image.height
+        )));
+    }
+    let columns = taps(
+        image.width,
+        (area.left, area.width / width as f64),
+        window.left..window.left + window.width,
+        filter,
+    );
+    let rows = taps(
+        image.height,
+        (area.top, area.height / height as f64),
+        window.top..window.top + window.height,
+        filter,
+    );
 
     let first_row = rows.first().map_or(0, |tap| tap.start);
     let last_row = rows.last().map_or(0, |tap| tap.start + tap.weights.len());
@@ -88,16 +142,20 @@ struct Tap {
     weights: Vec<i32>,
 }
 
-/// The taps of outputs `first..first + count` when `input` pixels become `output`.
-fn taps(input: usize, output: usize, first: usize, count: usize, filter: Filter) -> Vec<Tap> {
-    let scale = input as f64 / output as f64;
+/// The taps of `outputs`, which lie `scale` inputs apart from `start` on, of `input` inputs.
+fn taps(
+    input: usize,
+    (start, scale): (f64, f64),
+    outputs: Range<usize>,
+    filter: Filter,
+) -> Vec<Tap> {
     let filter_scale = if scale < 1.0 { 1.0 } else { scale };
     let support = filter.radius() * filter_scale;
     let to_filter = 1.0 / filter_scale;
     let mut weights: Vec<f64> = Vec::new();
-    (first..first + count)
+    outputs
         .map(|index| {
-            let center = (index as f64 + 0.5) * scale;
+            let center = start + (index as f64 + 0.5) * scale;
             // Conversion to an integer saturates below at 0, as Pillow's clamp does.
             let start = (center - support + 0.5) as usize;
             let end = ((center + support + 0.5) as usize).min(input);
@@ -240,7 +298,15 @@ mod tests {
         for (from_width, from_height, width, height, filter, expected) in PILLOW {
             let window = Window::whole(width, height);
             let image = picture(from_width, from_height);
-            let resized = resize(&image, width, height, filter, window).unwrap();
+            let resized = resize(
+                &image,
+                Area::whole(image.width, image.height),
+                width,
+                height,
+                filter,
+                window,
+            )
+            .unwrap();
             assert_eq!(
                 hex(&sha256(&resized.data))[..16],
                 *expected,
@@ -254,8 +320,15 @@ mod tests {
         let image = picture(61, 47);
         for (width, height) in [(20, 30), (90, 31), (61, 47)] {
             for filter in [Filter::Bilinear, Filter::Bicubic] {
-                let whole =
-                    resize(&image, width, height, filter, Window::whole(width, height)).unwrap();
+                let whole = resize(
+                    &image,
+                    Area::whole(image.width, image.height),
+                    width,
+                    height,
+                    filter,
+                    Window::whole(width, height),
+                )
+                .unwrap();
                 for (left, top) in [(0, 0), (3, 7), (width - 11, height - 9)] {
                     let window = Window {
                         left,
@@ -263,7 +336,15 @@ mod tests {
                         width: 11,
                         height: 9,
                     };
-                    let cut = resize(&image, width, height, filter, window).unwrap();
+                    let cut = resize(
+                        &image,
+                        Area::whole(image.width, image.height),
+                        width,
+                        height,
+                        filter,
+                        window,
+                    )
+                    .unwrap();
                     for (y, row) in cut.data.chunks_exact(11 * 3).enumerate() {
                         let start = ((top + y) * width + left) * 3;
                         assert_eq!(row, &whole.data[start..][..11 * 3]);
@@ -282,7 +363,15 @@ mod tests {
                     height: 3,
                     data: vec![value; 97 * 3 * 3],
                 };
-                let resized = resize(&flat, 31, 200, filter, Window::whole(31, 200)).unwrap();
+                let resized = resize(
+                    &flat,
+                    Area::whole(97, 3),
+                    31,
+                    200,
+                    filter,
+                    Window::whole(31, 200),
+                )
+                .unwrap();
                 assert!(resized.data.iter().all(|&sample| sample == value));
             }
         }
@@ -292,7 +381,15 @@ mod tests {
             height: 1,
             data: vec![0, 0, 0, 255, 255, 255],
         };
-        let wide = resize(&edge, 4_000, 1, Filter::Bicubic, Window::whole(4_000, 1)).unwrap();
+        let wide = resize(
+            &edge,
+            Area::whole(2, 1),
+            4_000,
+            1,
+            Filter::Bicubic,
+            Window::whole(4_000, 1),
+        )
+        .unwrap();
         assert_eq!((wide.data[0], wide.data[11_999]), (0, 255));
     }
 
@@ -311,13 +408,23 @@ mod tests {
                 width,
                 height,
             };
-            assert!(resize(&image, 8, 8, Filter::Bilinear, window).is_err());
+            assert!(resize(&image, Area::whole(4, 4), 8, 8, Filter::Bilinear, window).is_err());
         }
         let broken = Pixels {
             width: 4,
             height: 4,
             data: vec![0; 47],
         };
-        assert!(resize(&broken, 8, 8, Filter::Bilinear, Window::whole(8, 8)).is_err());
+        assert!(
+            resize(
+                &broken,
+                Area::whole(4, 4),
+                8,
+                8,
+                Filter::Bilinear,
+                Window::whole(8, 8)
+            )
+            .is_err()
+        );
     }
 }
