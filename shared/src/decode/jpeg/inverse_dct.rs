@@ -116,3 +116,61 @@ fn inverse_dct<const X: usize, const Y: usize>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::f64::consts::{PI, SQRT_2};
+
+    use super::*;
+
+    /// The formula of the module's page.
+    fn exact(block: &[i32; 64], width: usize, height: usize, x: usize, y: usize) -> f64 {
+        let basis = |size: usize, k: usize, n: usize| match k {
+            0 => 1.0,
+            _ => SQRT_2 * ((2 * n + 1) as f64 * k as f64 * PI / (2 * size) as f64).cos(),
+        };
+        let sum: f64 = (0..height)
+            .flat_map(|v| (0..width).map(move |u| (u, v)))
+            .map(|(u, v)| f64::from(block[v * 8 + u]) * basis(width, u, x) * basis(height, v, y))
+            .sum();
+        (128.0 + sum / 8.0).clamp(0.0, 255.0)
+    }
+
+    #[test]
+    fn near_the_formula_and_equal_where_flat() {
+        let mut state = 1_u32;
+        let mut random = |most: i32| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as i32 % (2 * most + 1) - most
+        };
+        for (width, height) in (0..4).flat_map(|x| (0..4).map(move |y| (1 << x, 1 << y))) {
+            let Some(inverse) = of(width, height) else {
+                continue;
+            };
+            for most in [0, 40, 300] {
+                for _ in 0..200 {
+                    let mut block = [0; 64].map(|_: i32| random(most));
+                    block[0] = random(1_200);
+                    let mut samples = vec![0; 10 * height];
+                    inverse(&block, &mut samples, 10);
+                    for (index, &sample) in samples.iter().enumerate() {
+                        let (x, y) = (index % 10, index / 10);
+                        if x >= width {
+                            assert_eq!(sample, 0);
+                            continue;
+                        }
+                        let exact = exact(&block, width, height, x, y);
+                        assert!(
+                            (exact - f64::from(sample)).abs() < 0.65,
+                            "{exact}, {sample}"
+                        );
+                        if most == 0 {
+                            assert_eq!(sample, flat(block[0]));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

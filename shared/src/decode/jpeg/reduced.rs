@@ -63,10 +63,12 @@ pub(super) fn decode(header: &Header<'_>, scale: usize) -> Result<Vec<u8>> {
                 bits.restart(mcu / header.restart_interval - 1)?;
                 planes.iter_mut().for_each(|plane| plane.dc = 0);
             }
-            for plane in &mut planes {
-                plane.decode_mcu(&mut bits, column * mcu_width, stride)?;
-            }
-            bits.check()?;
+            let left = column * mcu_width;
+            let decoded = planes
+                .iter_mut()
+                .try_for_each(|plane| plane.decode_mcu(&mut bits, left, stride));
+            // Zeros behind the end are no data, whatever they decode to.
+            bits.check().and(decoded)?;
             mcu += 1;
         }
         for (row, output) in output.chunks_exact_mut(width * 3).enumerate() {
