@@ -4,6 +4,17 @@
 //! (rows) beneath the filter, widened by the scale when shrinking, are computed in f64 and rounded to 22 bits after the
 //! point; the horizontal pass comes first, and its result is rounded to u8 before the vertical one. Of f64 only
 //! + - * / are used, so that the weights are the same on every CPU.
+//!
+//! | module | duty |
+//! |---|---|
+//! | `plain` | the two passes: the specification |
+//! | `avx2`, `neon` | the same for x86-64 and 64-bit ARM, bit for bit |
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod plain;
 
 use std::ops::Range;
 
@@ -115,19 +126,24 @@ pub fn resize(
         filter,
     );
 
-    let first_row = rows.first().map_or(0, |tap| tap.start);
-    let last_row = rows.last().map_or(0, |tap| tap.start + tap.weights.len());
+    let passes = Passes::best();
+    let needed = rows.inputs();
     let stride = window.width * 3;
-    let mut narrow = vec![0; (last_row - first_row) * stride];
-    let source = image.data.chunks_exact(image.width * 3).skip(first_row);
-    for (output, row) in narrow.chunks_exact_mut(stride).zip(source) {
-        horizontal(row, &columns, output);
+    let mut narrow = vec![0; needed.len() * stride];
+    let mut padded = vec![0; image.width * 3 + MARGIN];
+    for (output, y) in narrow.chunks_exact_mut(stride).zip(needed.clone()) {
+        let rest = &image.data[y * image.width * 3..];
+        if rest.len() >= padded.len() {
+            (passes.horizontal)(rest, &columns, output);
+        } else {
+            padded[..image.width * 3].copy_from_slice(&rest[..image.width * 3]);
+            (passes.horizontal)(&padded, &columns, output);
+        }
     }
     let mut data = vec![0; window.height * stride];
-    let mut sums = vec![0; stride];
-    for (output, tap) in data.chunks_exact_mut(stride).zip(&rows) {
-        let start = (tap.start - first_row) * stride;
-        vertical(&narrow[start..], &tap.weights, &mut sums, output);
+    for (output, (start, weights)) in data.chunks_exact_mut(stride).zip(rows.iter()) {
+        let start = (start - needed.start) * stride;
+        (passes.vertical)(&narrow[start..], weights, output);
     }
     Ok(Pixels {
         width: window.width,
@@ -136,50 +152,106 @@ pub fn resize(
     })
 }
 
-/// One output column or row: the weights of the inputs from `start` on.
-struct Tap {
-    start: usize,
-    weights: Vec<i32>,
+/// Bytes that a horizontal pass may read behind the end of a row.
+const MARGIN: usize = 16;
+
+/// The two passes for an instruction set.
+struct Passes {
+    /// A row and at least [`MARGIN`] bytes more, whatever they are; the taps of the columns; the narrowed row.
+    horizontal: fn(&[u8], &Taps, &mut [u8]),
+    /// Rows as long as the result, from the first beneath the tap on; its weights; the result.
+    vertical: fn(&[u8], &[i32], &mut [u8]),
+}
+
+impl Passes {
+    /// The specification.
+    const PLAIN: Self = Self {
+        horizontal: plain::horizontal,
+        vertical: plain::vertical,
+    };
+
+    /// The fastest that the processor can run.
+    fn best() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        let passes = avx2::passes();
+        #[cfg(target_arch = "aarch64")]
+        let passes = neon::passes();
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let passes = None;
+        passes.unwrap_or(Self::PLAIN)
+    }
+}
+
+/// The outputs of one direction: which inputs each is made of, and their weights.
+#[derive(Default)]
+struct Taps {
+    /// Of each output the first input and the number of inputs.
+    inputs: Vec<(usize, usize)>,
+    /// Of each output equally many, in fours; zeros behind those of its inputs.
+    weights: Vec<[i32; 4]>,
+}
+
+impl Taps {
+    /// Of each output the first input and the weights from there on.
+    fn iter(&self) -> impl Iterator<Item = (usize, &[i32])> {
+        let weights = self.quads();
+        weights
+            .zip(&self.inputs)
+            .map(|((start, weights), &(_, count))| (start, &weights.as_flattened()[..count]))
+    }
+
+    /// Of each output the first input and the weights from there on, in fours.
+    fn quads(&self) -> impl Iterator<Item = (usize, &[[i32; 4]])> {
+        let each = self.weights.len() / self.inputs.len().max(1);
+        self.inputs
+            .iter()
+            .zip(self.weights.chunks_exact(each.max(1)))
+            .map(|(&(start, count), weights)| (start, &weights[..count.div_ceil(4)]))
+    }
+
+    /// From the first to the last input of any output.
+    fn inputs(&self) -> Range<usize> {
+        let first = self.inputs.first().map_or(0, |(start, _)| *start);
+        let last = self.inputs.last().map_or(0, |(start, count)| start + count);
+        first..last
+    }
 }
 
 /// The taps of `outputs`, which lie `scale` inputs apart from `start` on, of `input` inputs.
-fn taps(
-    input: usize,
-    (start, scale): (f64, f64),
-    outputs: Range<usize>,
-    filter: Filter,
-) -> Vec<Tap> {
+fn taps(input: usize, (start, scale): (f64, f64), outputs: Range<usize>, filter: Filter) -> Taps {
     let filter_scale = if scale < 1.0 { 1.0 } else { scale };
     let support = filter.radius() * filter_scale;
     let to_filter = 1.0 / filter_scale;
-    let mut weights: Vec<f64> = Vec::new();
-    outputs
-        .map(|index| {
-            let center = start + (index as f64 + 0.5) * scale;
-            // Conversion to an integer saturates below at 0, as Pillow's clamp does.
-            let start = (center - support + 0.5) as usize;
-            let end = ((center + support + 0.5) as usize).min(input);
-            weights.clear();
-            weights.extend(
-                (start..end)
-                    .map(|position| filter.weight((position as f64 - center + 0.5) * to_filter)),
-            );
-            let sum = weights.iter().fold(0.0, |sum, weight| sum + weight);
-            let fixed = |weight: &f64| {
-                let weight = if sum == 0.0 { *weight } else { weight / sum };
-                let scaled = weight * f64::from(1 << PRECISION_BITS);
-                (if scaled < 0.0 {
-                    scaled - 0.5
-                } else {
-                    scaled + 0.5
-                }) as i32
-            };
-            Tap {
-                start,
-                weights: weights.iter().map(fixed).collect(),
-            }
-        })
-        .collect()
+    // As many as lie within the support on either side, and the one in the middle.
+    let most = (2.0 * support) as usize + 2;
+    let mut taps = Taps {
+        inputs: Vec::with_capacity(outputs.len()),
+        weights: vec![[0; 4]; outputs.len() * most.div_ceil(4)],
+    };
+    let mut weights: Vec<f64> = Vec::with_capacity(most);
+    for (index, output) in outputs.zip(taps.weights.chunks_exact_mut(most.div_ceil(4))) {
+        let center = start + (index as f64 + 0.5) * scale;
+        // Conversion to an integer saturates below at 0, as Pillow's clamp does.
+        let first = (center - support + 0.5) as usize;
+        let end = ((center + support + 0.5) as usize).min(input);
+        weights.clear();
+        weights.extend(
+            (first..end)
+                .map(|position| filter.weight((position as f64 - center + 0.5) * to_filter)),
+        );
+        let sum = weights.iter().fold(0.0, |sum, weight| sum + weight);
+        for (output, weight) in output.as_flattened_mut().iter_mut().zip(&weights) {
+            let weight = if sum == 0.0 { *weight } else { weight / sum };
+            let scaled = weight * f64::from(1 << PRECISION_BITS);
+            *output = (if scaled < 0.0 {
+                scaled - 0.5
+            } else {
+                scaled + 0.5
+            }) as i32;
+        }
+        taps.inputs.push((first, weights.len()));
+    }
+    taps
 }
 
 impl Filter {
@@ -207,44 +279,8 @@ impl Filter {
 /// The free parameter of the cubic filter.
 const A: f64 = -0.5;
 
-/// Rounds an accumulator to u8.
-#[inline(always)]
-fn to_u8(sum: i32) -> u8 {
-    (sum >> PRECISION_BITS).clamp(0, 255) as u8
-}
-
 /// Half of the last bit, so that the shift rounds.
 const HALF: i32 = 1 << (PRECISION_BITS - 1);
-
-// Sums can't overflow: the weights of a tap add up to 2^22 within rounding, negative ones to at most an eighth of it,
-// times 255 is below 2^31. Wrapping operations keep the overflow checks out of the inner loops.
-
-fn horizontal(row: &[u8], columns: &[Tap], output: &mut [u8]) {
-    for (pixel, tap) in output.chunks_exact_mut(3).zip(columns) {
-        let mut sums = [HALF; 3];
-        let source = row[tap.start * 3..].chunks_exact(3);
-        for (rgb, &weight) in source.zip(&tap.weights) {
-            for (sum, &value) in sums.iter_mut().zip(rgb) {
-                *sum = sum.wrapping_add(i32::from(value).wrapping_mul(weight));
-            }
-        }
-        for (value, sum) in pixel.iter_mut().zip(sums) {
-            *value = to_u8(sum);
-        }
-    }
-}
-
-fn vertical(rows: &[u8], weights: &[i32], sums: &mut [i32], output: &mut [u8]) {
-    sums.fill(HALF);
-    for (row, &weight) in rows.chunks_exact(output.len()).zip(weights) {
-        for (sum, &value) in sums.iter_mut().zip(row) {
-            *sum = sum.wrapping_add(i32::from(value).wrapping_mul(weight));
-        }
-    }
-    for (value, &sum) in output.iter_mut().zip(sums.iter()) {
-        *value = to_u8(sum);
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -391,6 +427,93 @@ mod tests {
         )
         .unwrap();
         assert_eq!((wide.data[0], wide.data[11_999]), (0, 255));
+    }
+
+    /// Also with weights and sums that no filter gives.
+    #[test]
+    fn every_instruction_set_gives_the_same_bits() {
+        let mut state = 7_u64;
+        let mut random = move |end: usize| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 33) as usize % end
+        };
+        let passes = Passes::best();
+        for round in 0..2_000 {
+            let (input, output) = (1 + random(90), 1 + random(90));
+            let filter = [Filter::Bilinear, Filter::Bicubic][round % 2];
+            let scale = input as f64 / output as f64;
+            let first = random(output);
+            let mut taps = taps(input, (0.0, scale), first..output, filter);
+            if round % 3 == 0 {
+                let each = taps.weights.len() / taps.inputs.len();
+                for (weights, (_, count)) in taps.weights.chunks_mut(each).zip(&taps.inputs) {
+                    for weight in &mut weights.as_flattened_mut()[..*count] {
+                        *weight = (random(1 << 31) as i32).wrapping_mul(2);
+                    }
+                }
+            }
+            let row: Vec<u8> = (0..input * 3 + MARGIN).map(|_| random(256) as u8).collect();
+            let mut results = [&Passes::PLAIN, &passes].map(|passes| {
+                let mut output = vec![0; taps.inputs.len() * 3];
+                (passes.horizontal)(&row, &taps, &mut output);
+                output
+            });
+            assert_eq!(
+                results[0], results[1],
+                "{input} to {first}..{output}, {filter:?}"
+            );
+
+            let width = 1 + random(150);
+            let (start, weights) = taps.iter().nth(random(taps.inputs.len())).unwrap();
+            let rows: Vec<u8> = (0..weights.len() * width)
+                .map(|_| random(256) as u8)
+                .collect();
+            results = [&Passes::PLAIN, &passes].map(|passes| {
+                let mut output = vec![0; width];
+                (passes.vertical)(&rows, weights, &mut output);
+                output
+            });
+            assert_eq!(
+                results[0], results[1],
+                "{width} columns, {start}, {weights:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_area_is_resized_as_pillow_does() {
+        let image = picture(61, 47);
+        for (left, top, width, height, filter, expected) in [
+            (0.0, 0.0, 60.125, 46.5, Filter::Bilinear, "9bb5e9adc3738547"),
+            (0.0, 0.0, 60.125, 46.5, Filter::Bicubic, "684c4ce7ca78d647"),
+            (
+                0.875,
+                0.5,
+                60.125,
+                46.5,
+                Filter::Bilinear,
+                "551fb0f25a763d50",
+            ),
+            (
+                0.875,
+                0.5,
+                60.125,
+                46.5,
+                Filter::Bicubic,
+                "2be0f25c1124203a",
+            ),
+        ] {
+            let area = Area {
+                left,
+                top,
+                width,
+                height,
+            };
+            let resized = resize(&image, area, 40, 31, filter, Window::whole(40, 31)).unwrap();
+            assert_eq!(hex(&sha256(&resized.data))[..16], *expected, "{area:?}");
+        }
     }
 
     #[test]
