@@ -346,6 +346,7 @@ fn key(backbone: &Backbone, preprocess: &Preprocess) -> [u8; 32] {
         Filter::Bilinear => 0,
         Filter::Bicubic => 1,
     });
+    parts.push(u8::from(preprocess.dct_scaling));
     sha256(&parts)
 }
 

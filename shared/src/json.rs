@@ -1,8 +1,8 @@
 //! The card as people and other tools read it: plain structures for any serde format that names its fields.
 //!
 //! The types of the card themselves serialise to the wire format; these do to JSON such as
-//! `{"width":224,"height":224,"fit":"crop","crop_pct":0.875,"filter":"bicubic"}`. Numbers that are f32 in the card are
-//! written in their shortest form (0.9, not 0.8999999761581421).
+//! `{"width":224,"height":224,"fit":"crop","crop_pct":0.875,"filter":"bicubic","dct_scaling":true}`. Numbers that are f32
+//! in the card are written in their shortest form (0.9, not 0.8999999761581421).
 
 use std::collections::BTreeMap;
 
@@ -48,6 +48,8 @@ pub struct PreprocessJson {
     pub fit: FitJson,
     /// The resampling filter.
     pub filter: FilterJson,
+    /// Whether large JPEGs are decoded at a fraction of their size.
+    pub dct_scaling: bool,
 }
 
 /// A [`Fit`] for reading.
@@ -170,6 +172,7 @@ impl From<&Preprocess> for PreprocessJson {
                 Filter::Bilinear => FilterJson::Bilinear,
                 Filter::Bicubic => FilterJson::Bicubic,
             },
+            dct_scaling: preprocess.dct_scaling,
         }
     }
 }

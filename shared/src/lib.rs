@@ -57,7 +57,8 @@
 //!
 //! | type | fields |
 //! |---|---|
-//! | `Preprocess` | width varint u16, height varint u16, fit `Fit`, filter `Filter` |
+//! | `Preprocess` | width varint u16, height varint u16, fit `Fit`, filter `Filter`, dct_scaling `bool` |
+//! | `bool` | byte 0 no; byte 1 yes |
 //! | `Fit` | byte 0 crop: crop_pct f32; byte 1 pad: colour 3 x u8 (red, green, blue); byte 2 squash |
 //! | `Filter` | byte 0 bilinear; byte 1 bicubic |
 //! | `Quantization` | arithmetic varint u32, kind `QuantizationKind`, weight_bits u8, calibration_images varint u32, calibration_method string |

@@ -23,6 +23,7 @@ fn card() -> Card {
             height: 224,
             fit: Fit::Crop { crop_pct: 0.875 },
             filter: Filter::Bicubic,
+            dct_scaling: true,
         },
         quantization: Quantization {
             arithmetic: 1,
@@ -81,7 +82,7 @@ fn assert_bytes(value: &impl Serialize, expected: &str) {
 fn every_type_has_its_bytes() {
     let card = card();
     assert_bytes(&card.labels, "02 05 726f736573 06 e5ad90e78cab");
-    assert_bytes(&card.preprocess, "e001 e001 00 0000603f 01");
+    assert_bytes(&card.preprocess, "e001 e001 00 0000603f 01 01");
     assert_bytes(&card.quantization, "01 01 08 ac02 03 6d7365");
     assert_bytes(&card.decision, "0000c03f 0000803e");
     assert_bytes(
@@ -131,7 +132,7 @@ fn the_card_has_its_bytes() {
     assert!(hex(&expected).starts_with("67726166746361726400000100010e000000"));
     assert_eq!(
         hex(&sha256(&expected)),
-        "442da4306cc9bd8eb807e7c7942c8cea946667d8141d01864eae07be5c5394a0"
+        "372e347e2e71048252fb24e2d6dd215fb4c9ac273df044598d6055d1ce5649e1"
     );
 }
 
@@ -430,7 +431,8 @@ fn the_card_reads_as_json() {
     "height": 224,
     "fit": "crop",
     "crop_pct": 0.875,
-    "filter": "bicubic"
+    "filter": "bicubic",
+    "dct_scaling": true
   }},
   "quantization": {{
     "kind": "int8",
@@ -484,8 +486,8 @@ fn the_card_reads_as_json() {
     assert_eq!(
         fits,
         [
-            r#"{"width":224,"height":224,"fit":"pad","colour":[1,2,3],"filter":"bicubic"}"#,
-            r#"{"width":224,"height":224,"fit":"squash","filter":"bicubic"}"#
+            r#"{"width":224,"height":224,"fit":"pad","colour":[1,2,3],"filter":"bicubic","dct_scaling":true}"#,
+            r#"{"width":224,"height":224,"fit":"squash","filter":"bicubic","dct_scaling":true}"#
         ]
     );
 }

@@ -244,6 +244,7 @@ pub fn preprocessing_json(preprocess: &Preprocess) -> Result<String> {
         #[serde(skip_serializing_if = "Option::is_none")]
         pad_colour: Option<[u8; 3]>,
         filter: &'static str,
+        dct_scaling: bool,
     }
     let (fit, crop_pct, pad_colour) = match preprocess.fit {
         Fit::Crop { crop_pct } => ("crop", Some(crop_pct), None),
@@ -262,6 +263,7 @@ pub fn preprocessing_json(preprocess: &Preprocess) -> Result<String> {
             Filter::Bilinear => "bilinear",
             Filter::Bicubic => "bicubic",
         },
+        dct_scaling: preprocess.dct_scaling,
     };
     serde_json::to_string(&readable).context("can't write the preprocessing as JSON")
 }

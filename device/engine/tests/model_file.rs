@@ -64,7 +64,7 @@ fn what_is_written_is_read() {
         entries[2],
         (
             "preprocessing",
-            r#"{"layout":"uint8 NHWC","colour":"RGB","width":8,"height":8,"fit":"crop","crop_pct":0.875,"filter":"bicubic"}"#
+            r#"{"layout":"uint8 NHWC","colour":"RGB","width":8,"height":8,"fit":"crop","crop_pct":0.875,"filter":"bicubic","dct_scaling":true}"#
         )
     );
     assert!(file.starts_with(&graph.bytes()));

@@ -110,7 +110,7 @@ impl Backbone {
         })
     }
 
-    /// How images are prepared for this backbone: its input size, crop_pct and interpolation.
+    /// How images are prepared for this backbone: its input size, crop_pct and interpolation, large JPEGs by DCT scaling.
     ///
     /// # Errors
     /// An input size that no model file can have.
@@ -127,6 +127,7 @@ impl Backbone {
                 registry::Interpolation::Bilinear => Filter::Bilinear,
                 registry::Interpolation::Bicubic => Filter::Bicubic,
             },
+            dct_scaling: true,
         };
         preprocess.validate()?;
         Ok(preprocess)

@@ -142,6 +142,7 @@ fn see(picture: Picture) -> Result<Seen> {
         height: SIDE,
         fit: Fit::Squash,
         filter: Filter::Bilinear,
+        dct_scaling: false,
     };
     let pixels = preprocess
         .apply_pixels(&image)

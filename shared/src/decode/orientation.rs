@@ -5,6 +5,15 @@ use image::metadata::Orientation;
 use crate::error::Result;
 use crate::preprocess::Pixels;
 
+/// Whether width and height change places.
+pub(super) fn turns(orientation: Orientation) -> bool {
+    use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+    matches!(
+        orientation,
+        Rotate90 | Rotate90FlipH | Rotate270 | Rotate270FlipH
+    )
+}
+
 /// Turns and mirrors `data`, RGB8 of that size.
 ///
 /// # Errors
@@ -35,10 +44,10 @@ pub(super) fn oriented(
         Orientation::Rotate270FlipH => (last_row + last_column, -down, -across),
         Orientation::Rotate270 => (last_column, down, -across),
     };
-    let (width, height) = if right.abs() == across {
-        (width, height)
-    } else {
+    let (width, height) = if turns(orientation) {
         (height, width)
+    } else {
+        (width, height)
     };
     // By tiles, so that what is read stays in the cache also where rows become columns.
     const TILE: usize = 32;

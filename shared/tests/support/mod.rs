@@ -1,6 +1,8 @@
 //! Image files made by hand or by `image`, for tests.
 #![allow(dead_code, reason = "each test file uses some of it")]
 
+pub(crate) mod jpeg;
+
 use std::io::Cursor;
 
 use image::{ExtendedColorType, ImageFormat};

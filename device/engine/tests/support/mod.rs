@@ -403,6 +403,7 @@ pub fn card(height: u16, width: u16, classes: usize) -> Card {
             height,
             fit: Fit::Crop { crop_pct: 0.875 },
             filter: Filter::Bicubic,
+            dct_scaling: true,
         },
         quantization: Quantization {
             arithmetic: 1,

@@ -1,16 +1,14 @@
-//! JPEG through `zune-jpeg`, which gives the same bits with and without SIMD and on every CPU.
-//!
-//! It runs in its strict mode: a file that is cut off or whose coded data is damaged is refused, rather than filled up
-//! with grey.
+//! JPEG of any kind at its whole size through `zune-jpeg`, which gives the same bits with and without SIMD and on every
+//! CPU. It runs in its strict mode.
 
-use image::metadata::Orientation;
 use zune_core::bytestream::ZCursor;
 use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 
-use super::orientation::oriented;
-use super::samples::check_pixels;
+use super::orientation;
+use crate::decode::orientation::oriented;
+use crate::decode::samples::check_pixels;
 use crate::error::{Context, Result};
 use crate::limits::{
     MAX_IMAGE_PIXELS, MAX_IMAGE_SIDE, MAX_JPEG_SCANNED_PIXELS, MAX_JPEG_SCANS,
@@ -40,10 +38,6 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Pixels> {
         decoder.set_options(options);
     }
     let data = decoder.decode().context("damaged or cut off")?;
-    let orientation = info
-        .exif_data
-        .as_deref()
-        .and_then(Orientation::from_exif_chunk)
-        .unwrap_or(Orientation::NoTransforms);
+    let orientation = orientation(info.exif_data.as_deref());
     oriented(info.width.into(), info.height.into(), data, orientation)
 }
