@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use graft_engine::Engine;
+use graft_engine::bare::Graph;
 
 use crate::support::{Dir, data, graft_device, python, trained};
 
@@ -100,4 +101,27 @@ fn the_float_twin_runs_in_onnx_runtime_and_agrees_with_the_int8_file() {
         "{agreed} of {}",
         pictures.len()
     );
+}
+
+/// ONNX Runtime's two forms of static quantization run in our operators, but for the edges where floats become bytes
+/// and bytes floats.
+#[test]
+fn static_files_of_onnx_runtime_run_in_our_operators_with_its_bits() {
+    let dir = Dir::new();
+    let folder = dir.path("static");
+    let printed = python("static_onnx.py", [&folder]);
+    assert_eq!(printed.lines().count(), 2);
+    for line in printed.lines() {
+        let (name, theirs) = line.split_once('\t').unwrap();
+        let graph = Graph::open(&folder.join(name), 1).unwrap();
+        let nodes = graph.nodes();
+        for operator in &nodes.tract_operators {
+            let edge = ["QuantizeLinearU8", "DequantizeLinearF32", "MoveAxis"];
+            assert!(edge.contains(&operator.as_str()), "{name}: {nodes:?}");
+        }
+        assert_eq!((nodes.fast, nodes.tract), (19, 3), "{name}: {nodes:?}");
+        let ours: Vec<_> = graph.run().unwrap().iter().map(|v| v.to_bits()).collect();
+        let ours: Vec<_> = ours.iter().map(|bits| format!("{bits:08x}")).collect();
+        assert_eq!(ours.join(" "), theirs, "{name}");
+    }
 }
