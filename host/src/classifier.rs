@@ -12,12 +12,13 @@ use crate::export::{Signature, float_model, int8_model};
 use crate::head::Head;
 use crate::nn::{Graph, Linear, Node, Op};
 use crate::progress::Progress;
-use crate::quantize::{Method, Normalisation, PixelCode, calibrate, fold, quantize};
+use crate::quantize::{
+    Method, Normalisation, PixelCode, QuantizedGraph, calibrate, fold, quantize,
+};
+use crate::weight_bits::{self, Judged, WeightBits};
 
 /// Images that pass through the float graph together.
 const BATCH: usize = 16;
-/// Bits of a quantized weight.
-const WEIGHT_BITS: u8 = 8;
 
 /// Backbone and head as one graph, BatchNorm folded.
 #[derive(Debug)]
@@ -27,6 +28,28 @@ pub struct Classifier<'a> {
     preprocess: Preprocess,
     labels: Labels,
     provenance: Provenance,
+}
+
+/// Preprocessed photos that the quantizer looks at.
+#[derive(Debug)]
+pub struct Samples {
+    /// The ranges of the activations are taken from these.
+    pub calibration: Vec<Pixels>,
+    /// Ways to quantize are compared on these.
+    pub comparison: Vec<Pixels>,
+    /// Labelled photos that decide on the bits of the weights.
+    pub judged: Vec<Pixels>,
+    /// Their classes.
+    pub classes: Vec<usize>,
+}
+
+impl Samples {
+    fn judged(&self) -> Judged<'_> {
+        Judged {
+            images: &self.judged,
+            classes: &self.classes,
+        }
+    }
 }
 
 /// A graph's bytes with the card that goes with them.
@@ -108,17 +131,22 @@ impl<'a> Classifier<'a> {
         })
     }
 
-    /// The int8 file: ranges from `calibration` images, picked by the method whose logits on the `comparison` images, in
-    /// the device's engine, are nearest to the float graph's.
+    /// The int8 file: ranges from the calibration images, picked by the method whose logits on the comparison images, in
+    /// the device's engine, are nearest to the float graph's; weights of as many bits as `weight_bits` says.
     ///
     /// # Errors
     /// When an activation or weight can't be quantized.
     pub fn export_int8(
         &self,
-        calibration: &[Pixels],
-        comparison: &[Pixels],
+        samples: &Samples,
+        weight_bits: WeightBits,
         progress: &Progress,
-    ) -> Result<(Exported, Method)> {
+    ) -> Result<(Exported, Method, weight_bits::Choice)> {
+        let Samples {
+            calibration,
+            comparison,
+            ..
+        } = samples;
         let input = PixelCode::new(self.normalisation());
         let stage = progress.stage("calibrating", 2 * calibration.len() + comparison.len());
         let batches: Vec<Tensor> = calibration
@@ -137,35 +165,55 @@ impl<'a> Classifier<'a> {
         }
         stage.finish();
 
-        let mut best: Option<(f64, Exported, Method)> = None;
-        for method in Method::ALL {
-            let graph = int8_model(
-                &quantize(&self.graph, &seen, method, input)?,
-                self.signature(),
-            );
-            let kind = Quantization {
+        let export = |graph: &QuantizedGraph, method: Method, bits: u8| Exported {
+            graph: int8_model(graph, self.signature()),
+            card: self.card(Quantization {
                 arithmetic: graft_shared::card::ARITHMETIC,
                 kind: QuantizationKind::Int8,
-                weight_bits: WEIGHT_BITS,
+                weight_bits: bits,
                 calibration_images: calibration.len() as u32,
                 calibration_method: method.name().to_owned(),
-            };
-            let exported = Exported {
-                graph,
-                card: self.card(kind),
-            };
-            let loss = distance(&exported.engine()?, comparison, &float)?;
+            }),
+        };
+        let mut best: Option<(f64, QuantizedGraph, Method)> = None;
+        for method in Method::ALL {
+            let graph = quantize(&self.graph, &seen, method, input, false)?;
+            let loss = distance(&export(&graph, method, 8).engine()?, comparison, &float)?;
             progress.say(&format!(
                 "ranges by {}: {:.2} % of the logits' variance lost",
                 method.name(),
                 100.0 * loss
             ));
             if best.as_ref().is_none_or(|(least, ..)| loss < *least) {
-                best = Some((loss, exported, method));
+                best = Some((loss, graph, method));
             }
         }
-        let (_, exported, method) = best.context("no way to pick ranges was tried")?;
-        Ok((exported, method))
+        let (_, eight, method) = best.context("no way to pick ranges was tried")?;
+        let of = weight_bits::dense(&eight).count();
+        let choice = match weight_bits {
+            WeightBits::Eight => weight_bits::Choice {
+                graph: eight,
+                seven: 0,
+                of,
+            },
+            WeightBits::Seven => weight_bits::Choice {
+                graph: quantize(&self.graph, &seen, method, input, true)?,
+                seven: of,
+                of,
+            },
+            WeightBits::Auto => weight_bits::choose(
+                eight,
+                &quantize(&self.graph, &seen, method, input, true)?,
+                samples.judged(),
+                &|graph| export(graph, method, 8).engine(),
+                &|engine, images| {
+                    let images = images.min(comparison.len());
+                    distance(engine, &comparison[..images], &float)
+                },
+            )?,
+        };
+        progress.say(&choice.to_string());
+        Ok((export(&choice.graph, method, choice.bits()), method, choice))
     }
 
     fn signature(&self) -> Signature {
@@ -283,9 +331,26 @@ mod tests {
                 provenance(),
             )
             .unwrap();
-            let (int8, _) = classifier
-                .export_int8(&pictures(0..8), &pictures(8..12), &Progress::new(true))
+            let samples = Samples {
+                calibration: pictures(0..8),
+                comparison: pictures(8..12),
+                judged: pictures(8..12),
+                classes: vec![0, 1, 2, 0],
+            };
+            let quiet = Progress::new(true);
+            let (int8, ..) = classifier
+                .export_int8(&samples, WeightBits::Eight, &quiet)
                 .unwrap();
+            let bits = |bits| {
+                let (exported, _, choice) = classifier.export_int8(&samples, bits, &quiet).unwrap();
+                (
+                    exported.card.quantization.weight_bits,
+                    choice.seven == choice.of,
+                )
+            };
+            assert_eq!(bits(WeightBits::Seven), (7, true));
+            let (weight_bits, all) = bits(WeightBits::Auto);
+            assert_eq!(weight_bits == 7, all);
             let engine = int8.engine().unwrap();
             let report = engine.nodes();
             assert_eq!(report.tract, 0, "{:?}", report.tract_operators);

@@ -12,6 +12,7 @@ use crate::backbone::Source;
 use crate::dataset::GroupBy;
 use crate::retrain::{self, WithoutEffect};
 use crate::train::FitName;
+use crate::weight_bits::WeightBits;
 
 /// Puts your own image classifier on a small board: trains it from a folder of photos, one sub-folder per label.
 #[derive(Debug, Parser)]
@@ -129,6 +130,10 @@ pub struct TrainArguments {
     #[arg(long, value_name = "FRACTION", value_parser = fraction::<f64>)]
     pub max_drop: Option<f64>,
 
+    /// Bits of the weights; seven run faster on most boards
+    #[arg(long, value_enum, value_name = "BITS", default_value_t)]
+    pub weight_bits: WeightBits,
+
     /// Write the int8 model here too
     #[arg(long, value_name = "FILE")]
     pub output_graph: Option<PathBuf>,
@@ -183,6 +188,7 @@ impl TrainArguments {
             group_by: None,
             min_accuracy: None,
             max_drop: None,
+            weight_bits: WeightBits::Auto,
             output_graph: None,
             output_labels: None,
             common,

@@ -25,3 +25,4 @@ pub mod retrain;
 pub mod run;
 pub mod settings;
 pub mod train;
+pub mod weight_bits;

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use serde_json::json;
 
 use crate::backbone::{self, Backbone, FetchOptions};
-use crate::classifier::{Classifier, Exported};
+use crate::classifier::{Classifier, Exported, Samples};
 use crate::dataset::{self, Dataset, Earlier, GroupBy, Percentages, Split};
 use crate::evaluate::{self, Comparison};
 use crate::features::{self, Store};
@@ -22,6 +22,7 @@ use crate::progress::Progress;
 use crate::report::{Report, Seconds};
 use crate::run::{Run, names};
 use crate::settings::{ChosenBy, Settings};
+use crate::weight_bits::WeightBits;
 
 /// The backbone that most people want: small, accurate, made for int8.
 pub const DEFAULT_BACKBONE: &str = "efficientnet_lite0";
@@ -29,6 +30,8 @@ pub const DEFAULT_BACKBONE: &str = "efficientnet_lite0";
 const CALIBRATION_IMAGES: usize = 256;
 /// Further training images on which the ways to pick a range are compared.
 const COMPARISON_IMAGES: usize = 128;
+/// Validation images that decide on the bits of the weights, beside those of the comparison.
+const JUDGED_IMAGES: usize = 512;
 /// Generated images whose logits the card keeps.
 const PROBES: u64 = 4;
 /// How a split came about, as a setting: the folders or the list gave it.
@@ -67,6 +70,8 @@ pub struct Options {
     pub min_accuracy: Option<f64>,
     /// Fail and export nothing when int8 loses more than this to float, a fraction.
     pub max_drop: Option<f64>,
+    /// Bits of the weights.
+    pub weight_bits: WeightBits,
     /// Recorded in the model; the head itself needs no randomness.
     pub seed: u64,
     /// Threads for evaluation.
@@ -162,14 +167,22 @@ pub fn train(mut options: Options, progress: &Progress) -> Result<Outcome> {
         dataset.labels.clone(),
         provenance,
     )?;
-    let (calibration, comparison) = calibration_pixels(&dataset, &preprocess)?;
-    let (mut int8, method) = classifier.export_int8(&calibration, &comparison, progress)?;
+    let samples = samples(&dataset, &preprocess)?;
+    let (mut int8, method, bits) =
+        classifier.export_int8(&samples, options.weight_bits, progress)?;
+    drop(samples);
     let mut float = classifier.export_float()?;
     options.settings.set(
         "calibration",
         method.name(),
         ChosenBy::Graft,
         "nearest to the float logits on training images",
+    );
+    options.settings.set(
+        "seven_bit_layers",
+        format!("{} of {}", bits.seven, bits.of),
+        ChosenBy::Graft,
+        "as many as cost no accuracy on training and validation photos",
     );
     seconds.quantize = clock.elapsed().as_secs_f64();
 
@@ -338,34 +351,42 @@ fn tell_about(dataset: &Dataset, progress: &Progress) {
     ));
 }
 
-/// Preprocessed training photos, spread evenly over the content hashes and so over the labels: those to calibrate on, and
-/// others to compare on.
-fn calibration_pixels(
-    dataset: &Dataset,
-    preprocess: &Preprocess,
-) -> Result<(Vec<Pixels>, Vec<Pixels>)> {
-    let mut indices = dataset.indices(Split::Train);
-    indices.sort_by_key(|&index| dataset.photos[index].content_hash);
-    indices.truncate(CALIBRATION_IMAGES + COMPARISON_IMAGES);
-    // With few photos the comparison still needs some of its own.
-    let held_back = (indices.len() / 3).min(COMPARISON_IMAGES);
-    let mut pixels: Vec<Pixels> = indices
-        .par_iter()
-        .map(|&index| {
+/// Preprocessed photos for the quantizer, spread evenly over the content hashes and so over the labels: training photos
+/// to calibrate on, others to compare on, and for judging those others and validation photos.
+fn samples(dataset: &Dataset, preprocess: &Preprocess) -> Result<Samples> {
+    let spread = |side, most| {
+        let mut indices = dataset.indices(side);
+        indices.sort_by_key(|&index| dataset.photos[index].content_hash);
+        indices.truncate(most);
+        indices
+    };
+    let pixels = |indices: &[usize]| -> Result<Vec<Pixels>> {
+        let pixels = indices.par_iter().map(|&index| {
             let path = &dataset.photos[index].path;
             let bytes = std::fs::read(path)
                 .with_context(|| format!("can't read `{}` again", path.display()))?;
             preprocess
                 .apply(&bytes)
                 .with_context(|| format!("can't decode `{}` again", path.display()))
-        })
-        .collect::<Result<_>>()?;
-    let comparison = if held_back == 0 {
-        pixels.clone()
-    } else {
-        pixels.split_off(pixels.len() - held_back)
+        });
+        pixels.collect()
     };
-    Ok((pixels, comparison))
+    let mut calibration = spread(Split::Train, CALIBRATION_IMAGES + COMPARISON_IMAGES);
+    // With few photos the comparison still needs some of its own.
+    let held_back = (calibration.len() / 3).min(COMPARISON_IMAGES);
+    let comparison = match held_back {
+        0 => calibration.clone(),
+        _ => calibration.split_off(calibration.len() - held_back),
+    };
+    let validation = spread(Split::Validation, JUDGED_IMAGES);
+    let classes = dataset.classes(&[&comparison[..], &validation[..]].concat());
+    let comparison = pixels(&comparison)?;
+    Ok(Samples {
+        calibration: pixels(&calibration)?,
+        judged: [comparison.clone(), pixels(&validation)?].concat(),
+        comparison,
+        classes,
+    })
 }
 
 /// The three forms of the model on the test photos.

@@ -142,6 +142,7 @@ fn options(arguments: TrainArguments) -> Result<Options> {
         output_labels: arguments.output_labels,
         min_accuracy: arguments.min_accuracy,
         max_drop: arguments.max_drop,
+        weight_bits: arguments.weight_bits,
         seed: common.seed,
         threads: use_threads(common.threads)?,
         settings,

@@ -22,14 +22,14 @@ pub struct Affine {
 }
 
 /// A graph in int8; its nodes stand where the folded float graph's do.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct QuantizedGraph {
     /// In topological order; node 0 is the input.
     pub nodes: Vec<QuantizedNode>,
 }
 
 /// One operator and how its output is stored.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct QuantizedNode {
     /// The float node's name.
     pub name: String,
@@ -42,7 +42,7 @@ pub struct QuantizedNode {
 }
 
 /// The operators of the quantized graph.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum QuantizedOp {
     /// The pixels: themselves, or normalised by a table of the engine's.
     Input(Option<Normalisation>),
@@ -73,7 +73,7 @@ pub enum QuantizedOp {
 }
 
 /// Integer weights with their scales and biases.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Weights {
     /// In [-127, 127].
     pub values: Vec<i8>,

@@ -7,9 +7,12 @@ use super::{Calibration, Method, PixelCode, QuantizedGraph, QuantizedNode, Quant
 use crate::nn::{Activation, Graph, Op};
 
 /// Two products of weights beyond this and a byte would overflow an i16 on ARM without `sdot`.
-const MAX_WEIGHT: f64 = 127.0;
+const EIGHT_BITS: f64 = 127.0;
+/// Two products of weights up to this and a byte fit an i16: processors without a dot product sum them faster.
+const SEVEN_BITS: f64 = 64.0;
 
-/// Quantizes a folded graph with the activations' ranges by `method`; `input` is how the pixels come in.
+/// Quantizes a folded graph with the activations' ranges by `method`; `input` is how the pixels come in. With
+/// `seven_bits` the dense convolutions' weights keep to [-64, 64]; depthwise ones and the head gain nothing by it.
 ///
 /// Weights are symmetric with one scale per output channel. Biases are corrected for the mean shift that rounding the
 /// weights causes: Nagel et al. 2019 (arXiv 1906.04721), section 4.2, with the channel means measured on the calibration
@@ -22,6 +25,7 @@ pub fn quantize(
     calibration: &Calibration,
     method: Method,
     input: PixelCode,
+    seven_bits: bool,
 ) -> Result<QuantizedGraph> {
     let mut nodes: Vec<QuantizedNode> = Vec::with_capacity(graph.nodes.len());
     for (index, node) in graph.nodes.iter().enumerate() {
@@ -46,8 +50,13 @@ pub fn quantize(
                 // Output channel c of a grouped convolution reads the input channels of its group.
                 let group_of = |c: usize| c / (channels / conv.groups) * inputs;
                 let mean_of = |c: usize, i: usize| means[group_of(c) + i / (height * width)];
+                let most = if seven_bits && conv.groups == 1 {
+                    SEVEN_BITS
+                } else {
+                    EIGHT_BITS
+                };
                 QuantizedOp::Conv {
-                    weights: round(&node.name, &conv.weight, bias, read.scale, mean_of)?,
+                    weights: round(&node.name, &conv.weight, bias, most, read.scale, mean_of)?,
                     shape: [channels, inputs, height, width],
                     stride: conv.stride,
                     padding: conv.padding,
@@ -63,6 +72,7 @@ pub fn quantize(
                         &node.name,
                         &linear.weight,
                         &linear.bias,
+                        EIGHT_BITS,
                         read.scale,
                         |_, i| means[i],
                     )?,
@@ -80,11 +90,12 @@ pub fn quantize(
     Ok(QuantizedGraph { nodes })
 }
 
-/// Rounds weights `[output channels, …]`; `mean_of(c, i)` is the mean of what weight `i` of channel `c` is multiplied by.
+/// Rounds weights `[output channels, …]` to [-`most`, `most`]; `mean_of(c, i)` is the mean of what weight `i` of channel `c` is multiplied by.
 fn round(
     name: &str,
     weight: &Tensor,
     bias: &Tensor,
+    most: f64,
     input_scale: f32,
     mean_of: impl Fn(usize, usize) -> f64,
 ) -> Result<Weights> {
@@ -108,14 +119,14 @@ fn round(
     {
         let largest = row.iter().fold(0.0f32, |most, w| most.max(w.abs()));
         // A channel of zeros still needs a scale at which its bias fits.
-        let scale = (f64::from(largest) / MAX_WEIGHT)
+        let scale = (f64::from(largest) / most)
             .max(f64::from(bias.abs()) / (f64::from(input_scale) * 1e9))
             .max(1e-12) as f32;
         let mut shift = 0.0;
         for (i, &w) in row.iter().enumerate() {
             let rounded = (f64::from(w) / f64::from(scale))
                 .round_ties_even()
-                .clamp(-MAX_WEIGHT, MAX_WEIGHT);
+                .clamp(-most, most);
             shift += (rounded * f64::from(scale) - f64::from(w)) * mean_of(channel, i);
             weights.values.push(rounded as i8);
         }
