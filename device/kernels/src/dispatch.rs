@@ -79,7 +79,7 @@ impl InstructionSet for Plain {
 
 /// An instruction set that this processor has been found to have.
 #[derive(Debug, Clone, Copy)]
-pub struct Isa(&'static dyn InstructionSet);
+pub struct Isa(pub(crate) &'static dyn InstructionSet);
 
 impl Isa {
     /// Code for the baseline of the target: the specification itself.
