@@ -122,7 +122,7 @@ impl<S: Set> Depthwise<S> {
             weights: if taps == 4 {
                 Packed::bytes(&weights)
             } else {
-                Packed::words(&weights.iter().map(|w| i16::from(*w)).collect::<Vec<i16>>())
+                Packed::words(&weights)
             },
             bias: Packed::integers(&bias),
             scales: Packed::floats(&scales),
