@@ -11,12 +11,13 @@ use crate::window::Window;
 /// Channels summed at once.
 const LANES: usize = 16;
 
+/// Added to a small f32 and taken off again, it leaves the nearest integer, ties to even: 1.5 * 2^23.
+const ROUNDING: f32 = 12_582_912.0;
+
 /// `clamp(rne(value) + zero_point, 0, 255)`. Clamping first gives the same: rounding is monotone and keeps integers.
 fn to_u8(value: f32, zero_point: u8) -> u8 {
     let zero_point = f32::from(zero_point);
-    let integer = value
-        .clamp(-zero_point, 255.0 - zero_point)
-        .round_ties_even();
+    let integer = (value.clamp(-zero_point, 255.0 - zero_point) + ROUNDING) - ROUNDING;
     (integer + zero_point) as u8
 }
 
