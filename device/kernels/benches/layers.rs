@@ -52,6 +52,8 @@ struct Named {
 /// Builds the layers of a net one after the other.
 struct Builder {
     isa: Isa,
+    /// Spent in constructors.
+    packing: Duration,
     limit: f32,
     random: Random,
     picture: [usize; 3],
@@ -91,8 +93,9 @@ impl Builder {
         let window = self.window(kernel, stride);
         let depth = kernel * kernel * self.picture[2];
         let weights = self.random.weights(channels, depth, self.limit);
-        let conv = self.parameters(&weights, |p| {
-            Operator::conv(self.isa, window, channels, p).unwrap()
+        let isa = self.isa;
+        let conv = self.build(&weights, |p| {
+            Operator::conv(isa, window, channels, p).unwrap()
         });
         let [height, width, from] = self.picture;
         let name = format!(
@@ -107,9 +110,8 @@ impl Builder {
         let window = self.window(kernel, stride);
         let [height, width, channels] = self.picture;
         let weights = self.random.weights(channels, kernel * kernel, self.limit);
-        let conv = self.parameters(&weights, |p| {
-            Operator::depthwise(self.isa, window, p).unwrap()
-        });
+        let isa = self.isa;
+        let conv = self.build(&weights, |p| Operator::depthwise(isa, window, p).unwrap());
         let name = format!(
             "dw   {height:3} x {width:3} x {channels:4}          {kernel}x{kernel} / {stride}"
         );
@@ -118,14 +120,17 @@ impl Builder {
         self.push(name, Layer::Image(conv));
     }
 
-    fn parameters(&self, weights: &[i8], build: impl Fn(ConvParameters) -> Operator) -> Operator {
-        build(ConvParameters {
+    fn build(&mut self, weights: &[i8], build: impl Fn(ConvParameters) -> Operator) -> Operator {
+        let start = Instant::now();
+        let operator = build(ConvParameters {
             weights,
             bias: &[],
             weight_scales: &[0.002],
             input: INPUT,
             output: INPUT,
-        })
+        });
+        self.packing += start.elapsed();
+        operator
     }
 
     fn add(&mut self) {
@@ -277,6 +282,7 @@ fn main() {
             }
             let mut builder = Builder {
                 isa: *isa,
+                packing: Duration::ZERO,
                 limit: if has("seven") { 64.0 } else { 127.0 },
                 random: Random(88_172_645_463_325_252),
                 picture: [224, 224, 3],
@@ -348,12 +354,13 @@ fn time_net(net: &str, builder: &mut Builder, each: bool, fastest_gate: &mut f64
         .map(|(k, v)| format!("{k} {:.2}", v / 1e3))
         .collect();
     println!(
-        "{net} on {}: layers {:.2} / {:.2} ms, in sequence {:.2} / {:.2} ms (minimum / median); {}",
+        "{net} on {}: layers {:.2} / {:.2} ms, in sequence {:.2} / {:.2} ms (minimum / median); {}; packed in {:.0} ms",
         builder.isa.name(),
         sum[0] / 1e3,
         sum[1] / 1e3,
         whole[0] / 1e3,
         whole[1] / 1e3,
-        kinds.join(", ")
+        kinds.join(", "),
+        builder.packing.as_secs_f64() * 1e3
     );
 }

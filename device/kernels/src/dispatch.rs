@@ -7,8 +7,8 @@ use crate::operators::{
     Add, AveragePool, Concat, Conv, Depthwise, Linear, MaxPool, Multiply, Table,
 };
 
-/// What an instruction set offers: a kernel for each kind of operator. Each default is the plain kernel, which every
-/// description of an operator is by itself; an instruction set overrides what it does faster, with the same bits.
+/// What an instruction set offers: a kernel for each kind of operator. The defaults are the plain kernels, which the
+/// descriptions of the operators are by themselves; an instruction set overrides what it does faster, with the same bits.
 pub(crate) trait InstructionSet: Debug + Sync {
     fn name(&self) -> &'static str;
 
@@ -36,7 +36,10 @@ pub(crate) trait InstructionSet: Debug + Sync {
     }
 
     fn average_pool(&self, pool: AveragePool) -> Box<dyn Kernel> {
-        Box::new(pool)
+        match pool.as_depthwise() {
+            Some(depthwise) => self.depthwise(depthwise),
+            None => Box::new(pool),
+        }
     }
 
     fn max_pool(&self, pool: MaxPool) -> Box<dyn Kernel> {
@@ -75,11 +78,15 @@ impl InstructionSet for Plain {
     fn available(&self) -> bool {
         true
     }
+
+    fn average_pool(&self, pool: AveragePool) -> Box<dyn Kernel> {
+        Box::new(pool)
+    }
 }
 
 /// An instruction set that this processor has been found to have.
 #[derive(Debug, Clone, Copy)]
-pub struct Isa(&'static dyn InstructionSet);
+pub struct Isa(pub(crate) &'static dyn InstructionSet);
 
 impl Isa {
     /// Code for the baseline of the target: the specification itself.

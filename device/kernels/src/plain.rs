@@ -11,19 +11,31 @@ use crate::window::Window;
 /// Channels summed at once.
 const LANES: usize = 16;
 
+/// Added to a small f32 and taken off again, it leaves the nearest integer, ties to even: 1.5 * 2^23.
+const ROUNDING: f32 = 12_582_912.0;
+
 /// `clamp(rne(value) + zero_point, 0, 255)`. Clamping first gives the same: rounding is monotone and keeps integers.
 fn to_u8(value: f32, zero_point: u8) -> u8 {
     let zero_point = f32::from(zero_point);
-    let integer = value
-        .clamp(-zero_point, 255.0 - zero_point)
-        .round_ties_even();
+    let integer = (value.clamp(-zero_point, 255.0 - zero_point) + ROUNDING) - ROUNDING;
     (integer + zero_point) as u8
 }
 
-/// Sum of products; the caller has checked that the sum of all fits, so that wrapping on the way does not matter.
+/// Sum of products of two slices of one length; the caller has checked that the sum of all fits, so that wrapping on the way does not matter.
 fn dot(x: &[u8], w: &[i8]) -> i32 {
-    let products = x.iter().zip(w).map(|(x, w)| i32::from(*x) * i32::from(*w));
-    products.fold(0, i32::wrapping_add)
+    let mut sums = [0i32; LANES];
+    let (x, x_rest) = x.as_chunks::<LANES>();
+    let (w, w_rest) = w.as_chunks::<LANES>();
+    for (x, w) in x.iter().zip(w) {
+        for lane in 0..LANES {
+            // |255 * -128| fits an i16.
+            let product = i16::from(x[lane]).wrapping_mul(i16::from(w[lane]));
+            sums[lane] = sums[lane].wrapping_add(i32::from(product));
+        }
+    }
+    let rest = x_rest.iter().zip(w_rest);
+    let rest = rest.map(|(x, w)| i32::from(*x) * i32::from(*w));
+    sums.into_iter().chain(rest).fold(0, i32::wrapping_add)
 }
 
 /// The channels of the pixel under tap (`dy`, `dx`) at output (`y`, `x`), or none in the padding.
@@ -109,9 +121,10 @@ impl Kernel for Depthwise {
 /// Linear layer on one row, to f32.
 impl Kernel<f32> for Linear {
     fn run(&self, units: Range<usize>, inputs: &[&[u8]], logits: &mut [f32], _: &mut [u8]) {
+        let input = &inputs[0][..self.inputs];
         for (c, logit) in (units.start * Linear::UNIT..).zip(logits) {
             let weights = &self.weights[c * self.inputs..][..self.inputs];
-            let sum = self.bias[c].wrapping_add(dot(inputs[0], weights));
+            let sum = self.bias[c].wrapping_add(dot(input, weights));
             *logit = sum as f32 * self.scales[c];
         }
     }

@@ -75,9 +75,13 @@ impl Operator {
         let output = elements(&[channels, window.positions()])?;
         let checked = parameters.check(channels, depth)?;
         let mut weights = Vec::with_capacity(parameters.weights.len());
-        for row in parameters.weights.chunks_exact(depth) {
-            for tap in 0..taps {
-                weights.extend(row[tap..].iter().step_by(taps));
+        if taps == 1 {
+            weights.extend(parameters.weights);
+        } else {
+            for row in parameters.weights.chunks_exact(depth) {
+                for tap in 0..taps {
+                    weights.extend(row[tap..].iter().step_by(taps));
+                }
             }
         }
         let conv = Conv {
@@ -169,7 +173,7 @@ impl ConvParameters<'_> {
         let mut moderate = true;
         for (c, row) in self.weights.chunks_exact(depth).enumerate() {
             let row_bias = self.bias.get(c).copied().unwrap_or(0);
-            let sums = sums(row.iter().copied(), row_bias, self.input.zero_point)?;
+            let sums = sums(row, row_bias, self.input.zero_point)?;
             bias.push(sums.folded_bias);
             moderate &= sums.largest as f32 * scales[c] < LARGEST_REQUANTIZED;
         }

@@ -57,10 +57,9 @@ impl Operator<f32> {
         let mut rows = Vec::with_capacity(weights.len());
         let mut folded = Vec::with_capacity(outputs);
         for c in 0..outputs {
-            let column = weights[c..].iter().step_by(outputs).copied();
+            rows.extend(weights[c..].iter().step_by(outputs));
             let bias = bias.get(c).copied().unwrap_or(0);
-            folded.push(sums(column.clone(), bias, input_zero_point)?.folded_bias);
-            rows.extend(column);
+            folded.push(sums(&rows[c * inputs..], bias, input_zero_point)?.folded_bias);
         }
         let linear = Linear {
             inputs,

@@ -88,12 +88,14 @@ struct Sums {
 ///
 /// # Errors
 /// A sum that may leave an i32.
-fn sums(weights: impl Iterator<Item = i8>, bias: i32, zero_point: u8) -> Result<Sums, Invalid> {
-    let (mut sum, mut magnitude) = (0i64, 0i64);
-    for w in weights {
-        sum += i64::from(w);
-        magnitude += i64::from(w).abs();
-    }
+fn sums(weights: &[i8], bias: i32, zero_point: u8) -> Result<Sums, Invalid> {
+    // A part of 2^16 weights of at most 2^7 each fits an i32.
+    let total = |of: fn(i32) -> i32| -> i64 {
+        let parts = weights.chunks(1 << 16);
+        let part = |part: &[i8]| part.iter().map(|w| of(i32::from(*w))).sum::<i32>();
+        parts.map(|weights| i64::from(part(weights))).sum()
+    };
+    let (sum, magnitude) = (total(|w| w), total(i32::abs));
     let largest = i64::from(bias).abs() + 255 * magnitude;
     ensure(
         largest <= i64::from(i32::MAX),

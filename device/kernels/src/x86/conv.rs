@@ -73,6 +73,7 @@ pub(super) struct Conv<S: Set> {
 
 impl<S: Set> Conv<S> {
     pub(super) fn new(conv: &operators::Conv) -> Conv<S> {
+        const { assert!(<S::Wide as Dot>::TAPS == TAPS && <S::Half as Dot>::TAPS == TAPS) };
         let half = <<S::Half as Dot>::V as Vector>::LANES;
         let wide = Wide::<S>::LANES;
         let mut window = conv.window;
@@ -83,11 +84,14 @@ impl<S: Set> Conv<S> {
         }
         let [height, width] = window.kernel;
         let row = width * window.channels;
-        // Each group of four taps: its row of the kernel, and its place within.
-        let groups = (0..height).flat_map(|y| (0..row).step_by(TAPS).map(move |i| [y, i]));
-        let groups: Vec<[usize; 2]> = groups.collect();
-        let offset = |[y, i]: [usize; 2]| (y * seen_row(&window) + i) as u32;
-        let mut steps: Vec<u32> = groups.iter().copied().map(offset).collect();
+        // Groups of four taps, row of the kernel after row.
+        let groups_of_row = row.div_ceil(TAPS);
+        let groups = height * groups_of_row;
+        let offset = |group: usize| {
+            let (y, i) = (group / groups_of_row, group % groups_of_row * TAPS);
+            (y * seen_row(&window) + i) as u32
+        };
+        let mut steps: Vec<u32> = (0..groups).map(offset).collect();
         let mut panels = vec![];
         let (mut byte_weights, mut word_weights) = (vec![], vec![]);
         let (mut bias, mut scales) = (vec![], vec![]);
@@ -98,63 +102,82 @@ impl<S: Set> Conv<S> {
                 left if left > half => (Width::One, 1, wide),
                 _ => (Width::Half, 1, half),
             };
+            let channels = (conv.channels - first).min(vectors * lanes);
             // Within 128 bits, two vectors hold eight neighbours: so their bytes come out in order when packed.
-            let lanes_of_panel =
-                (0..vectors * lanes).map(|i| match (vectors, i / lanes, i % lanes) {
-                    (2, vector, lane) => first + lane / 4 * 8 + vector * 4 + lane % 4,
-                    (_, _, lane) => first + lane,
-                });
-            let order: Vec<usize> = lanes_of_panel.collect();
-            let taps = |channel: usize, [y, i]: [usize; 2]| -> [i8; TAPS] {
-                std::array::from_fn(|tap| match i + tap {
-                    i if i < row && channel < conv.channels => {
-                        conv.weights[(channel * height + y) * row + i]
+            let lane_of = |channel: usize| match vectors {
+                2 => channel / 4 % 2 * lanes + channel / 8 * 4 + channel % 4,
+                _ => channel,
+            };
+            let groups_of = |channel: usize| {
+                let weights = &conv.weights[(first + channel) * height * row..][..height * row];
+                weights.chunks(row).flat_map(|row| row.chunks(TAPS))
+            };
+            let mut in_words = vec![false; groups];
+            if !S::Wide::EXACT {
+                for channel in 0..channels {
+                    for (in_words, taps) in in_words.iter_mut().zip(groups_of(channel)) {
+                        *in_words |= taps.chunks(2).any(|pair| !fits(pair.iter()));
                     }
-                    _ => 0,
-                })
-            };
-            let in_words = |group: &[usize; 2]| {
-                let mut channels = order.iter();
-                !S::Wide::EXACT && channels.any(|channel| !pairs_fit(&taps(*channel, *group)))
-            };
-            let (words, bytes): (Vec<_>, Vec<_>) = groups.iter().copied().partition(in_words);
+                }
+            }
             // A few groups over bytes would not be worth a second loop.
-            let (words, bytes) = match words.len() > groups.len() * 7 / 8 {
-                true => (groups.clone(), vec![]),
-                false => (words, bytes),
-            };
+            if in_words.iter().filter(|in_words| **in_words).count() > groups * 7 / 8 {
+                in_words.fill(true);
+            }
             let mut panel = Panel {
                 width,
                 first,
-                channels: (conv.channels - first).min(vectors * lanes),
+                channels,
                 lanes: bias.len(),
-                byte_steps: 0..groups.len(),
+                byte_steps: 0..groups,
                 byte_weights: byte_weights.len(),
                 word_steps: 0..0,
                 word_weights: word_weights.len() * 2,
             };
-            for group in &bytes {
-                byte_weights.extend(order.iter().flat_map(|channel| taps(*channel, *group)));
+            // Where the weights of each group start.
+            let mut places = Vec::with_capacity(groups);
+            for in_words in &in_words {
+                let weights = if *in_words {
+                    &mut word_weights
+                } else {
+                    &mut byte_weights
+                };
+                places.push(weights.len());
+                weights.resize(weights.len() + vectors * lanes * TAPS, 0);
             }
-            if !words.is_empty() {
-                let start = steps.len();
-                steps.extend(bytes.iter().copied().map(offset));
-                panel.byte_steps = start..steps.len();
-                for group in &words {
-                    for pair in [0, 2] {
-                        steps.push((offset(*group) + pair) * 2);
-                        for channel in &order {
-                            let taps = taps(*channel, *group).map(i16::from);
-                            word_weights.extend(&taps[pair as usize..][..2]);
+            for channel in 0..channels {
+                let lane = lane_of(channel);
+                let groups = groups_of(channel).zip(places.iter().zip(&in_words));
+                for (taps, (place, in_words)) in groups {
+                    if *in_words {
+                        for (pair, taps) in taps.chunks(2).enumerate() {
+                            let at = place + (pair * vectors * lanes + lane) * 2;
+                            word_weights[at..at + taps.len()].copy_from_slice(taps);
                         }
+                    } else {
+                        let at = place + lane * TAPS;
+                        byte_weights[at..at + taps.len()].copy_from_slice(taps);
                     }
                 }
-                panel.word_steps = panel.byte_steps.end..steps.len();
+            }
+            if in_words.contains(&true) {
+                let start = steps.len();
+                let bytes = (0..groups).filter(|group| !in_words[*group]);
+                steps.extend(bytes.map(offset));
+                let middle = steps.len();
+                let words = (0..groups).filter(|group| in_words[*group]);
+                let pairs = words.flat_map(|group| [offset(group), offset(group) + 2]);
+                steps.extend(pairs.map(|offset| offset * 2));
+                (panel.byte_steps, panel.word_steps) = (start..middle, middle..steps.len());
             }
             panels.push(panel);
-            for channel in order {
-                bias.push(conv.bias.get(channel).copied().unwrap_or(0));
-                scales.push(conv.requantize.scales.get(channel).copied().unwrap_or(0.0));
+            let lane_start = bias.len();
+            bias.resize(lane_start + vectors * lanes, 0);
+            scales.resize(lane_start + vectors * lanes, 0.0);
+            for channel in 0..channels {
+                let lane = lane_start + lane_of(channel);
+                bias[lane] = conv.bias[first + channel];
+                scales[lane] = conv.requantize.scales[first + channel];
             }
             first += vectors * lanes;
         }
@@ -203,11 +226,6 @@ fn seen_row(window: &Window) -> usize {
         false => window.width,
     };
     pixels * window.channels
-}
-
-/// Whether the sums of the first two and of the last two products with any bytes stay within 16 bits: 255 * 128 does.
-fn pairs_fit(weights: &[i8; TAPS]) -> bool {
-    weights.chunks(2).all(|pair| fits(pair.iter()))
 }
 
 impl<S: Set> Kernel for Conv<S> {

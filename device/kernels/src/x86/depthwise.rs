@@ -63,20 +63,20 @@ impl<S: Set> Depthwise<S> {
         let wide = lanes::<S::Wide>();
         let half = lanes::<S::Half>();
         let quarter = lanes::<S::Quarter>();
-        let [height, width] = window.kernel;
+        let [height, kernel_width] = window.kernel;
         let rows = if window.stride[0] == 1 { 2 } else { 1 };
         let groups = (height + rows - 1).div_ceil(taps);
         let mut blocks = vec![];
         let (mut weights, mut bias, mut scales) = (vec![], vec![], vec![]);
         let mut first = 0;
         while first < channels {
-            let (width_, lanes) = match channels - first {
+            let (width, lanes) = match channels - first {
                 left if left > 4 * half => (Width::Wide, wide),
                 left if left > 4 * quarter => (Width::Half, half),
                 _ => (Width::Quarter, quarter),
             };
             blocks.push(Block {
-                width: width_,
+                width,
                 first,
                 channels: (channels - first).min(4 * lanes),
                 weights: weights.len() * (4 / taps),
@@ -84,7 +84,7 @@ impl<S: Set> Depthwise<S> {
             });
             // Within 128 bits, four vectors hold sixteen neighbours.
             let order = |vector: usize, lane: usize| first + lane / 4 * 16 + vector * 4 + lane % 4;
-            for column in 0..width {
+            for column in 0..kernel_width {
                 for group in 0..groups {
                     for vector in 0..4 {
                         for row in 0..rows {
@@ -94,7 +94,7 @@ impl<S: Set> Depthwise<S> {
                                     match input.checked_sub(row) {
                                         Some(tap) if tap < height && channel < channels => {
                                             depthwise.weights
-                                                [(tap * width + column) * channels + channel]
+                                                [(tap * kernel_width + column) * channels + channel]
                                         }
                                         _ => 0,
                                     }
@@ -115,14 +115,14 @@ impl<S: Set> Depthwise<S> {
             first += 4 * lanes;
         }
         let column = groups * 16 * wide;
-        let fitting = (COLUMNS / column).saturating_sub(width) / window.stride[1] + 1;
+        let fitting = (COLUMNS / column).saturating_sub(kernel_width) / window.stride[1] + 1;
         Depthwise {
             window,
             blocks,
             weights: if taps == 4 {
                 Packed::bytes(&weights)
             } else {
-                Packed::words(&weights.iter().map(|w| i16::from(*w)).collect::<Vec<i16>>())
+                Packed::words(&weights)
             },
             bias: Packed::integers(&bias),
             scales: Packed::floats(&scales),

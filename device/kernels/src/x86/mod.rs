@@ -117,13 +117,6 @@ macro_rules! common_kernels {
             Box::new(Linear::<$set>::new(&linear))
         }
 
-        fn average_pool(&self, pool: operators::AveragePool) -> Box<dyn Kernel> {
-            match pool.as_depthwise() {
-                Some(depthwise) => self.depthwise(depthwise),
-                None => Box::new(pool),
-            }
-        }
-
         fn max_pool(&self, pool: operators::MaxPool) -> Box<dyn Kernel> {
             Box::new(MaxPool::<$set>::new(pool))
         }

@@ -31,8 +31,9 @@ impl Packed {
         Packed::of(values, |v| v.to_ne_bytes())
     }
 
-    pub(super) fn words(values: &[i16]) -> Packed {
-        Packed::of(values, |v| v.to_ne_bytes())
+    /// Bytes as 16-bit integers.
+    pub(super) fn words(values: &[i8]) -> Packed {
+        Packed::of(values, |v| i16::from(v).to_ne_bytes())
     }
 
     pub(super) fn integers(values: &[i32]) -> Packed {
