@@ -2,19 +2,25 @@
 //! nothing.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 
 use candle_core::Tensor;
 use graft_shared::error::{Context, Result};
+use graft_shared::exif;
 use rayon::prelude::*;
 
 use super::clusters::{self, Directions, Thresholds};
 use super::union::Union;
-use super::{Dataset, Photo, Split, exif};
+use super::{Dataset, Photo, Split};
 
 /// What retrain.py ignores in a file name, together with all that follows.
 const NO_HASH: &str = "_nohash_";
 /// Photos of one camera this near in time are of one burst.
 const BURST_SECONDS: i64 = 60;
+/// EXIF data of a photo lie near its beginning: what is behind this is not read.
+const HEAD_BYTES: u64 = 1 << 18;
 /// From this share of photos on, those in groups are warned about.
 const WORTH_A_WARNING: f64 = 0.1;
 
@@ -161,17 +167,31 @@ fn keys<'a, K>(
 }
 
 /// Folder and file name up to `_nohash_`.
-fn nohash(photo: &Photo) -> Option<(Option<&std::path::Path>, String)> {
+fn nohash(photo: &Photo) -> Option<(Option<&Path>, String)> {
     let name = photo.path.file_name()?.to_string_lossy();
     let stem = name.split_once(NO_HASH)?.0.to_owned();
     Some((photo.path.parent(), stem))
 }
 
+/// The camera of a photo, and when it took it by its clock in seconds; `None` where the file says no time.
+fn shot(path: &Path) -> Option<([String; 3], i64)> {
+    let mut head = Vec::new();
+    File::open(path)
+        .ok()?
+        .take(HEAD_BYTES)
+        .read_to_end(&mut head)
+        .ok()?;
+    Some((exif::camera(&head)?, exif::clock_seconds(&head)?))
+}
+
 fn join_bursts(photos: &[Photo], union: &mut Union, warnings: &mut Vec<String>) {
-    let mut shots: Vec<(exif::Shot, usize)> = photos
+    let mut shots: Vec<([String; 3], i64, usize)> = photos
         .par_iter()
         .enumerate()
-        .filter_map(|(index, photo)| Some((exif::shot(&photo.path)?, index)))
+        .filter_map(|(index, photo)| {
+            let (camera, seconds) = shot(&photo.path)?;
+            Some((camera, seconds, index))
+        })
         .collect();
     if shots.len() < photos.len() {
         warnings.push(format!(
@@ -182,9 +202,9 @@ fn join_bursts(photos: &[Photo], union: &mut Union, warnings: &mut Vec<String>) 
     }
     shots.sort_unstable();
     for pair in shots.windows(2) {
-        if let [(a, i), (b, j)] = pair
-            && a.camera == b.camera
-            && b.seconds - a.seconds <= BURST_SECONDS
+        if let [(camera, earlier, i), (other, later, j)] = pair
+            && camera == other
+            && later - earlier <= BURST_SECONDS
         {
             union.join(*i, *j);
         }

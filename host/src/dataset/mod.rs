@@ -4,7 +4,6 @@ mod alike;
 mod check;
 mod clusters;
 mod earlier;
-mod exif;
 mod group;
 mod index_cache;
 mod manifest;

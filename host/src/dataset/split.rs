@@ -232,9 +232,9 @@ pub(super) mod tests {
     use graft_shared::digest::sha256;
     use graft_shared::labels::Labels;
 
+    use super::super::Photo;
     use super::super::clusters::tests::bursts;
     use super::super::group::{GroupBy, group_by_directions};
-    use super::super::{Photo, exif};
     use super::*;
 
     pub(in super::super) fn photo(class: usize, number: usize) -> Photo {
@@ -463,6 +463,34 @@ pub(super) mod tests {
         assert_eq!(groups(&data), 10);
     }
 
+    /// The head of a JPEG with EXIF data: the camera's model, of more than three letters, and when it took the photo.
+    fn photo_taken(model: &str, time: &str) -> Vec<u8> {
+        const TEXTS: u32 = 56;
+        let [model, time] = [model, time].map(|text| format!("{text}\0"));
+        let entry = |tag: u16, kind: u16, count: u32, value: u32| {
+            let places = [count, value].map(u32::to_be_bytes).concat();
+            [[tag, kind].map(u16::to_be_bytes).concat(), places].concat()
+        };
+        let length = model.len() as u32;
+        let tiff = [
+            b"MM\0*\0\0\0\x08\0\x02".to_vec(),
+            entry(0x0110, 2, length, TEXTS),
+            entry(0x8769, 4, 1, 38),
+            b"\0\0\0\0\0\x01".to_vec(),
+            entry(0x9003, 2, time.len() as u32, TEXTS + length),
+            vec![0; 4],
+            model.into_bytes(),
+            time.into_bytes(),
+        ]
+        .concat();
+        let mut jpeg = vec![0xff, 0xd8, 0xff, 0xe1];
+        jpeg.extend((8 + tiff.len() as u16).to_be_bytes());
+        jpeg.extend(b"Exif\0\0");
+        jpeg.extend(tiff);
+        jpeg.extend([0xff, 0xda, 0, 2]);
+        jpeg
+    }
+
     #[test]
     fn photos_of_one_camera_within_a_minute_are_a_burst() {
         let folder = tempfile::tempdir().unwrap();
@@ -471,7 +499,7 @@ pub(super) mod tests {
             photo.path = folder.path().join(format!("{number}.jpg"));
             // Three photos 20 s apart every hour, from two cameras at once.
             let time = format!("2026:03:01 {:02}:00:{:02}", number / 6, number / 2 % 3 * 20);
-            let bytes = exif::tests::jpeg(["A", "B"][number % 2], &time);
+            let bytes = photo_taken(["Trap A", "Trap B"][number % 2], &time);
             std::fs::write(&photo.path, bytes).unwrap();
         }
         let directions = bursts(24, 1);

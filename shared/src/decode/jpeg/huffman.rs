@@ -4,8 +4,12 @@ use super::bits::Bits;
 use super::header::{Code, Component};
 use crate::error::{Error, Result};
 
-/// Bits that the tables look at. Longer codes are searched.
-const LOOKAHEAD: u32 = 11;
+/// Bits that the table of single symbols looks at. Longer codes are searched.
+const LOOKAHEAD: u32 = 10;
+
+/// Bits that the table of symbols to be passed over looks at. Both tables of three components and their codes stay in a
+/// first-level cache of 32 KiB.
+const JUMP: u32 = 12;
 
 /// Coefficients of a block.
 const BLOCK: usize = 64;
@@ -17,7 +21,7 @@ const END: usize = 127;
 struct Table {
     /// By the next [`LOOKAHEAD`] bits: the symbol that they begin with.
     steps: Vec<Step>,
-    /// By the next [`LOOKAHEAD`] bits: all symbols whose codes lie in them, to be passed over.
+    /// By the next [`JUMP`] bits: all symbols whose codes lie in them, to be passed over.
     jumps: Vec<Jump>,
     /// By length: the first 16 bits, as a number, behind the codes of that length.
     ends: [u32; 17],
@@ -87,19 +91,19 @@ impl Table {
             table.ends[length as usize] = next << (16 - length);
             next <<= 1;
         }
-        table.jumps = (0..1 << LOOKAHEAD).map(|seen| table.jump(seen)).collect();
+        table.jumps = (0..1 << JUMP).map(|seen| table.jump(seen)).collect();
         Ok(table)
     }
 
-    /// What can be seen in `seen`, the next [`LOOKAHEAD`] bits.
+    /// What can be seen in `seen`, the next [`JUMP`] bits.
     fn jump(&self, seen: usize) -> Jump {
         let (mut bits, mut advance, mut end) = (0, 0, false);
         // An advance of more than 32 would not leave room for another.
-        while bits < LOOKAHEAD && advance <= 32 && !end {
+        while bits < JUMP && advance <= 32 && !end {
             // Zeros follow what is seen: a code counts only if it ends before.
-            let rest = seen << bits & ((1 << LOOKAHEAD) - 1);
-            let (symbol, length) = self.search(rest << (16 - LOOKAHEAD));
-            if bits + length > LOOKAHEAD {
+            let rest = seen << bits & ((1 << JUMP) - 1);
+            let (symbol, length) = self.search(rest << (16 - JUMP));
+            if bits + length > JUMP {
                 break;
             }
             let step = Step::of(symbol, length);
@@ -295,7 +299,7 @@ impl BlockDecoder {
         }
         while next < BLOCK {
             bits.refill();
-            let jump = self.ac.jumps[bits.peek(LOOKAHEAD)];
+            let jump = self.ac.jumps[bits.peek(JUMP)];
             let after = next + jump.advance();
             // Where a block is full its end is not coded: symbols that may belong to the next are taken one by one.
             if after < BLOCK {

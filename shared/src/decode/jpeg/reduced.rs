@@ -3,17 +3,19 @@
 //! Only the coefficients that the smaller picture needs are kept. A component that is sampled half as densely as the
 //! first is reduced half as far, so that none has to be enlarged. Beside the result, one row of MCUs is in memory.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
 use super::bits::Bits;
 use super::colour;
 use super::header::{Component, Header};
 use super::huffman::BlockDecoder;
-use super::inverse_dct::{self, Inverse};
+use super::inverse_dct::{flat, inverse_dct};
 use crate::error::{Context, Result};
 
 /// A component's samples of one row of MCUs.
 struct Plane {
     decoder: BlockDecoder,
-    inverse: Inverse,
     /// Blocks in an MCU, horizontally and vertically.
     blocks: (usize, usize),
     /// Width and height of a block in samples.
@@ -29,6 +31,16 @@ struct Plane {
 /// # Errors
 /// When the coded data is damaged or cut off.
 pub(super) fn decode(header: &Header<'_>, scale: usize) -> Result<Vec<u8>> {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(decoded) = avx2::decode(header, scale) {
+        return decoded;
+    }
+    decode_plain(header, scale)
+}
+
+/// [`decode`] for the instructions that the caller is compiled for.
+#[inline(always)]
+fn decode_plain(header: &Header<'_>, scale: usize) -> Result<Vec<u8>> {
     let most = |side: fn(&Component<'_>) -> usize| header.components.iter().map(side).max();
     let across = most(|component| component.horizontal).context("no component")?;
     let down = most(|component| component.vertical).context("no component")?;
@@ -45,7 +57,6 @@ pub(super) fn decode(header: &Header<'_>, scale: usize) -> Result<Vec<u8>> {
             let block = (mcu_width / blocks.0, mcu_height / blocks.1);
             Ok(Plane {
                 decoder: BlockDecoder::new(component, block.0, block.1)?,
-                inverse: inverse_dct::of(block.0, block.1).context("no such size")?,
                 blocks,
                 block,
                 dc: 0,
@@ -64,9 +75,13 @@ pub(super) fn decode(header: &Header<'_>, scale: usize) -> Result<Vec<u8>> {
                 planes.iter_mut().for_each(|plane| plane.dc = 0);
             }
             let left = column * mcu_width;
-            let decoded = planes
-                .iter_mut()
-                .try_for_each(|plane| plane.decode_mcu(&mut bits, left, stride));
+            let mut decoded = Ok(());
+            // No closure: it would not be compiled for the instructions of this function.
+            for plane in &mut planes {
+                if decoded.is_ok() {
+                    decoded = plane.decode_mcu(&mut bits, left, stride);
+                }
+            }
             // Zeros behind the end are no data, whatever they decode to.
             bits.check().and(decoded)?;
             mcu += 1;
@@ -105,9 +120,9 @@ impl Plane {
                 let start = y * self.block.1 * stride + left + x * self.block.0;
                 let samples = &mut self.samples[start..];
                 if any {
-                    (self.inverse)(&block, samples, stride);
+                    inverse_dct(self.block, &block, samples, stride);
                 } else {
-                    let sample = inverse_dct::flat(block[0]);
+                    let sample = flat(block[0]);
                     for row in samples.chunks_mut(stride).take(self.block.1) {
                         row[..self.block.0].fill(sample);
                     }
