@@ -1,17 +1,18 @@
-"""A float ONNX file to int8 as ONNX Runtime's quantizer makes it: u8 activations, i8 weights with a scale per channel."""
+"""A float ONNX file to int8 as ONNX Runtime's quantizer makes it: i8 weights with a scale per channel, u8 activations."""
 
 import logging
 import pathlib
 import tempfile
 
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from pictures import pictures
 
 CALIBRATION_PICTURES = 16
 
-FORMATS = {"qoperator": QuantFormat.QOperator, "qdq": QuantFormat.QDQ}
+STATIC = {"qoperator": QuantFormat.QOperator, "qdq": QuantFormat.QDQ}
+WEIGHTS = {"per_channel": True, "weight_type": QuantType.QInt8}
 
 
 class Pictures(CalibrationDataReader):
@@ -25,17 +26,22 @@ class Pictures(CalibrationDataReader):
 
 
 def quantize(float_file, output, form, name, height, width):
-    """Writes `output` in the form "qoperator" or "qdq"; input `name` is float32 `[1, 3, height, width]`, normalised."""
+    """Writes `output` in a form: "qoperator" and "qdq" with scales from pictures, "dynamic" with scales found at run time.
+
+    The input `name` is float32 `[1, 3, height, width]`, normalised.
+    """
     logging.getLogger().setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
         prepared = pathlib.Path(folder) / "prepared.onnx"
         quant_pre_process(float_file, prepared, skip_symbolic_shape=True)
-        quantize_static(
-            prepared,
-            output,
-            Pictures(name, height, width),
-            quant_format=FORMATS[form],
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-        )
+        if form == "dynamic":
+            quantize_dynamic(prepared, output, **WEIGHTS)
+        else:
+            quantize_static(
+                prepared,
+                output,
+                Pictures(name, height, width),
+                quant_format=STATIC[form],
+                activation_type=QuantType.QUInt8,
+                **WEIGHTS,
+            )
