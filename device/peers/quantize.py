@@ -1,4 +1,4 @@
-"""A float ONNX file to int8 as ONNX Runtime's quantizer makes it: i8 weights with a scale per channel, u8 activations."""
+"""A float ONNX file to int8 as ONNX Runtime's quantizer makes it: i8 weights, u8 activations."""
 
 import logging
 import pathlib
@@ -12,7 +12,6 @@ from pictures import pictures
 CALIBRATION_PICTURES = 16
 
 STATIC = {"qoperator": QuantFormat.QOperator, "qdq": QuantFormat.QDQ}
-WEIGHTS = {"per_channel": True, "weight_type": QuantType.QInt8}
 
 
 class Pictures(CalibrationDataReader):
@@ -26,7 +25,8 @@ class Pictures(CalibrationDataReader):
 
 
 def quantize(float_file, output, form, name, height, width):
-    """Writes `output` in a form: "qoperator" and "qdq" with scales from pictures, "dynamic" with scales found at run time.
+    """Writes `output` in a form: "qoperator" and "qdq", whose activations have scales from pictures and whose weights
+    one for each channel, or "dynamic", whose activations get theirs at run time and whose weights have one a tensor.
 
     The input `name` is float32 `[1, 3, height, width]`, normalised.
     """
@@ -35,13 +35,14 @@ def quantize(float_file, output, form, name, height, width):
         prepared = pathlib.Path(folder) / "prepared.onnx"
         quant_pre_process(float_file, prepared, skip_symbolic_shape=True)
         if form == "dynamic":
-            quantize_dynamic(prepared, output, **WEIGHTS)
+            quantize_dynamic(prepared, output, weight_type=QuantType.QInt8)
         else:
             quantize_static(
                 prepared,
                 output,
                 Pictures(name, height, width),
                 quant_format=STATIC[form],
+                per_channel=True,
                 activation_type=QuantType.QUInt8,
-                **WEIGHTS,
+                weight_type=QuantType.QInt8,
             )

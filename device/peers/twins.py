@@ -88,7 +88,7 @@ def write(kind, float_file, output):
 
 
 def make(output, writer):
-    """Calls `writer` with a file of another folder and puts what it wrote in the place of `output`; files that are there stay."""
+    """Makes `output` unless it is there: `writer` writes it in a folder of its own, so that no half file is ever found."""
     if output.exists():
         return
     print(f"making {output}", file=sys.stderr)
