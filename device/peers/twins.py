@@ -53,6 +53,9 @@ def strip(float_file, output):
         )
         del graph.node[: last + 1]
         image.CopyFrom(picture)
+        used = {name for node in graph.node for name in node.input}
+        for constant in [constant for constant in graph.initializer if constant.name not in used]:
+            graph.initializer.remove(constant)
     del model.metadata_props[:]
     onnx.checker.check_model(model)
     onnx.save(model, output)
@@ -88,7 +91,7 @@ def write(kind, float_file, output):
 
 
 def make(output, writer):
-    """Makes `output` unless it is there: `writer` writes it in a folder of its own, so that no half file is ever found."""
+    """Makes `output` unless it is there: `writer` writes it in a folder of its own, and no half file is found."""
     if output.exists():
         return
     print(f"making {output}", file=sys.stderr)
