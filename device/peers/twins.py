@@ -70,7 +70,9 @@ def ncnn(float_file, output):
     with tempfile.TemporaryDirectory() as folder:
         link = pathlib.Path(folder) / "float.onnx"
         link.symlink_to(float_file.resolve())
-        subprocess.run([program, link, *arguments], cwd=folder, stdout=subprocess.DEVNULL, check=True)
+        result = subprocess.run([program, link, *arguments], cwd=folder, capture_output=True, text=True)
+    if result.returncode:
+        raise ValueError(f"pnnx failed:\n{result.stdout}{result.stderr}")
     # pnnx leaves out the size of the input, which ncnn's format has a place for.
     name = "Input                    in0                      0 1 in0"
     output.write_text(output.read_text().replace(name, f"{name} 0={width} 1={height} 2=3"))
