@@ -17,6 +17,7 @@ esac
 
 "${PYTHON:-python3}" -m venv "$peers"
 install() { "$peers/bin/python" -m pip install --quiet "$@"; }
+cp "$here"/*.py "$peers"
 install --requirement "$here/requirements.txt"
 if [ "${1:-}" != --runtimes ]; then
     install --requirement "$here/requirements-twins.txt"

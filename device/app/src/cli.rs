@@ -132,8 +132,9 @@ pub(crate) struct ModelArguments {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Example:
-  graft-device bench flowers.onnx --threads 4")]
+Examples:
+  graft-device bench flowers.onnx --threads 4
+  graft-device bench flowers.onnx --compare onnxruntime,litert")]
 pub(crate) struct BenchArguments {
     /// The model file
     pub(crate) model: PathBuf,
@@ -145,6 +146,15 @@ pub(crate) struct BenchArguments {
     /// Inferences to time
     #[arg(long, value_name = "N", default_value = "50")]
     pub(crate) runs: NonZeroUsize,
+
+    /// Print the time of each layer too
+    #[arg(long)]
+    pub(crate) layers: bool,
+
+    /// Other runtimes to time in turns with this one: onnxruntime, openvino, litert, ncnn, rten;
+    /// device/peers/setup.sh installs them
+    #[arg(long, value_name = "RUNTIMES", value_delimiter = ',')]
+    pub(crate) compare: Vec<String>,
 
     /// Print one JSON object
     #[arg(long)]

@@ -4,6 +4,7 @@
 
 mod bench;
 mod cli;
+mod compare;
 mod eval;
 mod info;
 mod label;

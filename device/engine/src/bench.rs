@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Instant;
 
 use graft_shared::card::Probe;
-use graft_shared::error::{Context, Error, Result};
+use graft_shared::error::{Error, Result};
 use graft_shared::preprocess::Pixels;
 use serde::Serialize;
 
@@ -221,16 +221,6 @@ pub fn bench(path: &Path, threads: usize, runs: usize) -> Result<Bench> {
         macs: subject.macs(),
         layers: subject.layers(runs)?,
     })
-}
-
-impl Bench {
-    /// The figures as one JSON object.
-    ///
-    /// # Errors
-    /// None that measured figures can cause.
-    pub fn to_json(&self) -> Result<String> {
-        serde_json::to_string(self).context("can't write the figures as JSON")
-    }
 }
 
 impl Latency {
