@@ -124,6 +124,7 @@ pub(crate) struct View<'a> {
     producers: HashMap<&'a str, &'a NodeProto>,
     constants: HashMap<&'a str, &'a TensorProto>,
     byte_inputs: HashSet<&'a str>,
+    float_inputs: HashSet<&'a str>,
 }
 
 impl<'a> View<'a> {
@@ -138,18 +139,23 @@ impl<'a> View<'a> {
             .iter()
             .map(|t| (t.name.as_str(), t))
             .collect();
-        let byte_inputs = graph
-            .input
-            .iter()
-            .filter(|input| element_type(input) == Some(DataType::Uint8 as i32))
-            .map(|input| input.name.as_str())
-            .filter(|name| !constants.contains_key(name))
-            .collect();
+        let inputs_of = |expected: DataType| -> HashSet<&'a str> {
+            graph
+                .input
+                .iter()
+                .filter(|input| element_type(input) == Some(expected as i32))
+                .map(|input| input.name.as_str())
+                .filter(|name| !constants.contains_key(name))
+                .collect()
+        };
+        let byte_inputs = inputs_of(DataType::Uint8);
+        let float_inputs = inputs_of(DataType::Float);
         View {
             operators,
             producers,
             constants,
             byte_inputs,
+            float_inputs,
         }
     }
 
@@ -235,6 +241,11 @@ impl<'a> View<'a> {
     /// Whether `tensor` is a graph input of bytes.
     pub(crate) fn is_byte_input(&self, tensor: &str) -> bool {
         self.byte_inputs.contains(tensor)
+    }
+
+    /// Whether `tensor` is a graph input of f32.
+    pub(crate) fn is_float_input(&self, tensor: &str) -> bool {
+        self.float_inputs.contains(tensor)
     }
 }
 

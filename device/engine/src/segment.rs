@@ -108,8 +108,8 @@ pub(crate) struct Segment(pub(crate) Arc<Body>);
 #[derive(Debug)]
 pub(crate) struct Body {
     pub(crate) steps: Vec<Step>,
-    /// The slot and length of each input.
-    inputs: Vec<(usize, usize)>,
+    /// The slot and length of each input of bytes; one of floats is read where it is.
+    inputs: Vec<Option<(usize, usize)>>,
     /// Where each output is found, and what it is.
     results: Vec<(Place, Output)>,
     /// Bytes of each slot.
@@ -130,8 +130,7 @@ pub(crate) struct Step {
     pub(crate) fast: Fast,
     /// The work in parts, one per thread.
     parts: Vec<Range<usize>>,
-    /// Slots.
-    inputs: TVec<usize>,
+    inputs: TVec<Place>,
     output: Place,
     /// Nanoseconds that it took while the segment was timed.
     nanoseconds: AtomicU64,
@@ -143,6 +142,8 @@ enum Place {
     Slot(usize),
     /// An output of the segment that nothing inside reads.
     Result(usize),
+    /// An input of the segment that is not bytes.
+    Input(usize),
 }
 
 /// The memory of one run.
@@ -162,7 +163,7 @@ struct Activation {
 /// Gives slots to activations, in the order of execution: a slot is free again after its last reader.
 #[derive(Default)]
 struct Planner {
-    steps: Vec<(String, Fast, TVec<usize>, Place)>,
+    steps: Vec<(String, Fast, TVec<Place>, Place)>,
     inputs: Vec<Activation>,
     results: Vec<Activation>,
     slots: Vec<usize>,
@@ -190,15 +191,23 @@ impl Planner {
         let mut planner = Planner::default();
         for id in ids {
             for &outlet in &model.node(*id).inputs {
-                if !position.contains_key(&outlet.node) && !planner.slot_of.contains_key(&outlet) {
-                    let bytes = model.outlet_fact(outlet)?.shape.volume().to_usize()?;
-                    let slot = planner.take(outlet, bytes);
-                    planner.inputs.push(Activation {
-                        outlet,
-                        output: Output::Image([1, 1, bytes]),
-                        place: Place::Slot(slot),
-                    });
+                if position.contains_key(&outlet.node)
+                    || planner.inputs.iter().any(|input| input.outlet == outlet)
+                {
+                    continue;
                 }
+                let fact = model.outlet_fact(outlet)?;
+                let len = fact.shape.volume().to_usize()?;
+                let place = if fact.datum_type == u8::datum_type() {
+                    Place::Slot(planner.take(outlet, len))
+                } else {
+                    Place::Input(planner.inputs.len())
+                };
+                planner.inputs.push(Activation {
+                    outlet,
+                    output: Output::Row(len),
+                    place,
+                });
             }
         }
         for (at, id) in ids.iter().enumerate() {
@@ -208,8 +217,12 @@ impl Planner {
             let inputs = node
                 .inputs
                 .iter()
-                .map(|input| planner.slot_of.get(input).copied().context("no slot"))
-                .collect::<TractResult<TVec<usize>>>()?;
+                .map(|input| {
+                    planner
+                        .place_of(*input)
+                        .context("an activation has no place")
+                })
+                .collect::<TractResult<TVec<Place>>>()?;
             let outside = read_outside(outlet)?;
             let place = match fast.output {
                 Output::Image(_) | Output::Row(_) if last_reader(outlet).is_some() => {
@@ -237,6 +250,12 @@ impl Planner {
             }
         }
         Ok(planner)
+    }
+
+    fn place_of(&self, outlet: OutletId) -> Option<Place> {
+        let slot = self.slot_of.get(&outlet).map(|slot| Place::Slot(*slot));
+        let input = self.inputs.iter().find(|input| input.outlet == outlet);
+        slot.or_else(|| input.map(|input| input.place))
     }
 
     /// The free slot that fits best, enlarged where none is large enough, or a new one.
@@ -281,6 +300,7 @@ impl Planner {
                     scratch = scratch.max(operator.scratch_len());
                     parts(operator, threads.count())
                 }
+                Kernel::Quantize(_) => vec![],
             };
             Step {
                 node,
@@ -291,17 +311,13 @@ impl Planner {
                 nanoseconds: AtomicU64::new(0),
             }
         });
-        let slot = |place| match place {
-            Place::Slot(slot) => slot,
-            Place::Result(_) => 0,
+        let slot = |input: &Activation| match input.place {
+            Place::Slot(slot) => Some((slot, input.output.len())),
+            Place::Result(_) | Place::Input(_) => None,
         };
         Body {
             steps: steps.collect(),
-            inputs: self
-                .inputs
-                .iter()
-                .map(|input| (slot(input.place), input.output.len()))
-                .collect(),
+            inputs: self.inputs.iter().map(slot).collect(),
             results: self
                 .results
                 .iter()
@@ -323,18 +339,22 @@ fn parts<T>(operator: &Operator<T>, threads: usize) -> Vec<Range<usize>> {
 }
 
 impl Body {
-    fn run(&self, inputs: &[&[u8]], results: &mut [Tensor]) -> TractResult<()> {
+    fn run(&self, inputs: &[TValue], results: &mut [Tensor]) -> TractResult<()> {
         let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let reused = idle().pop();
         let mut arena = reused.unwrap_or_else(|| self.arena());
-        for (input, (slot, len)) in inputs.iter().zip(&self.inputs) {
-            ensure!(input.len() == *len, "an input of another length");
-            arena.slots[*slot][..*len].copy_from_slice(input);
+        for (input, place) in inputs.iter().zip(&self.inputs) {
+            if let Some((slot, len)) = place {
+                let view = input.try_as_plain_ram()?;
+                let bytes = view.as_slice::<u8>()?;
+                ensure!(bytes.len() == *len, "an input of another length");
+                arena.slots[*slot][..*len].copy_from_slice(bytes);
+            }
         }
         let timed = self.timed.load(Ordering::Relaxed);
         for step in &self.steps {
             let start = timed.then(Instant::now);
-            step.run(&self.threads, &mut arena, results)
+            step.run(&self.threads, &mut arena, inputs, results)
                 .with_context(|| format!("in `{}`", step.node))?;
             if let Some(start) = start {
                 let nanoseconds = start.elapsed().as_nanos() as u64;
@@ -381,8 +401,23 @@ impl Body {
 }
 
 impl Step {
-    fn run(&self, threads: &Threads, arena: &mut Arena, results: &mut [Tensor]) -> TractResult<()> {
+    fn run(
+        &self,
+        threads: &Threads,
+        arena: &mut Arena,
+        inputs: &[TValue],
+        results: &mut [Tensor],
+    ) -> TractResult<()> {
         match (self.output, &*self.fast.kernel) {
+            (Place::Slot(slot), Kernel::Quantize(quantize)) => {
+                let [Place::Input(index)] = self.inputs[..] else {
+                    bail!("floats that are no input of the segment");
+                };
+                let picture = inputs.get(index).context("an input is missing")?;
+                let len = self.fast.output.len();
+                let view = picture.try_as_plain_ram()?;
+                quantize.run(view.as_slice::<f32>()?, &mut arena.slots[slot][..len])?;
+            }
             (Place::Slot(slot), Kernel::Image(operator)) => {
                 let mut output = std::mem::take(&mut arena.slots[slot]);
                 let bytes = &mut output[..operator.output_len()];
@@ -398,7 +433,7 @@ impl Step {
                 let mut view = results[index].try_as_plain_ram_mut()?;
                 self.share(operator, threads, arena, view.as_slice_mut::<f32>()?)?;
             }
-            (Place::Slot(_), Kernel::Logits(_)) => bail!("logits in a slot for bytes"),
+            (place, kernel) => bail!("{kernel:?} into {place:?}"),
         }
         Ok(())
     }
@@ -412,7 +447,14 @@ impl Step {
         output: &mut [T],
     ) -> Result<(), Invalid> {
         let Arena { slots, scratch } = arena;
-        let inputs: TVec<&[u8]> = self.inputs.iter().map(|slot| &*slots[*slot]).collect();
+        let inputs: TVec<&[u8]> = self
+            .inputs
+            .iter()
+            .filter_map(|place| match place {
+                Place::Slot(slot) => Some(&*slots[*slot]),
+                Place::Result(_) | Place::Input(_) => None,
+            })
+            .collect();
         if let ([units], [scratch, ..]) = (&*self.parts, &mut scratch[..]) {
             return operator.run_part(units.clone(), &inputs, output, scratch);
         }
@@ -460,17 +502,9 @@ impl EvalOp for Segment {
     op_out_of_plan!();
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let views = inputs
-            .iter()
-            .map(|input| input.try_as_plain_ram())
-            .collect::<TractResult<TVec<_>>>()?;
-        let bytes = views
-            .iter()
-            .map(|view| view.as_slice::<u8>())
-            .collect::<TractResult<TVec<&[u8]>>>()?;
         let tensors = self.0.results.iter().map(|(_, output)| output.tensor());
         let mut results = tensors.collect::<TractResult<TVec<Tensor>>>()?;
-        self.0.run(&bytes, &mut results)?;
+        self.0.run(&inputs, &mut results)?;
         Ok(results.into_iter().map(Tensor::into_tvalue).collect())
     }
 }

@@ -12,12 +12,14 @@ pub(crate) mod global_average_pool;
 pub(crate) mod head;
 pub(crate) mod max_pool;
 pub(crate) mod multiply;
+pub(crate) mod quantize;
 pub(crate) mod residual_add;
 pub(crate) mod table;
 
 use std::fmt::Debug;
 
 use graft_kernels::{Invalid, Isa, Operator};
+use quantize::Quantize;
 use tract_onnx::tract_core::ops::change_axes::AxisOp;
 use tract_onnx::tract_hir::internal::*;
 
@@ -70,6 +72,11 @@ pub(crate) trait Quantized: Debug + Send + Sync {
     /// What `graft-device info` calls it.
     fn name(&self) -> &'static str;
 
+    /// Whether its input is a picture of f32, not of bytes; it then reads NCHW.
+    fn takes_floats(&self) -> bool {
+        false
+    }
+
     /// What comes out for `inputs`.
     fn output(&self, inputs: &[Image]) -> TractResult<Output>;
 
@@ -82,6 +89,7 @@ pub(crate) trait Quantized: Debug + Send + Sync {
 pub(crate) enum Kernel {
     Image(Operator),
     Logits(Operator<f32>),
+    Quantize(Quantize),
 }
 
 impl Kernel {
@@ -90,6 +98,7 @@ impl Kernel {
         match self {
             Kernel::Image(operator) => operator.macs(),
             Kernel::Logits(operator) => operator.macs(),
+            Kernel::Quantize(_) => 0,
         }
     }
 }
@@ -113,8 +122,12 @@ impl Expansion for Import {
         outputs: &'p [TensorProxy],
     ) -> InferenceResult {
         check_output_arity(outputs, 1)?;
+        let datum_type = match self.operator.takes_floats() {
+            true => f32::datum_type(),
+            false => u8::datum_type(),
+        };
         for input in inputs {
-            s.equals(&input.datum_type, u8::datum_type())?;
+            s.equals(&input.datum_type, datum_type)?;
         }
         s.given_all(
             inputs.iter().map(|input| &input.shape),
@@ -150,7 +163,7 @@ impl Expansion for Import {
         for (index, &outlet) in inputs.iter().enumerate() {
             let shape = &model.outlet_fact(outlet)?.shape;
             images.push(image_of(shape)?);
-            sources.push(if shape.rank() == 4 {
+            sources.push(if shape.rank() == 4 && !self.operator.takes_floats() {
                 to_nhwc(prefix, index, model, outlet)?
             } else {
                 outlet

@@ -12,6 +12,7 @@ mod head;
 mod max_pool;
 mod multiply;
 mod pixels;
+mod quantize;
 mod residual_add;
 
 use std::collections::{HashMap, HashSet};
@@ -52,8 +53,9 @@ impl Replacement {
 type Pass = fn(view: &View, root: &NodeProto) -> Option<Replacement>;
 
 /// In this order: later patterns look for the placeholders that earlier ones put in.
-const PASSES: [Pass; 11] = [
+const PASSES: [Pass; 12] = [
     pixels::find,
+    quantize::find,
     conv::find,
     residual_add::find,
     global_average_pool::find,
