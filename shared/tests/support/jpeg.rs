@@ -144,17 +144,19 @@ fn code(place: usize, long_codes: bool) -> ([[u8; 16]; 2], (u32, usize)) {
 
 /// The quantized cosine transform of 8 x 8 samples, in zigzag order (T.81, A.3.3).
 fn transformed(samples: &[f64], step: u8) -> [i32; 64] {
+    let waves: [[f64; 8]; 8] = std::array::from_fn(|frequency| {
+        let scale = if frequency == 0 { 0.5_f64.sqrt() } else { 1.0 };
+        std::array::from_fn(|at| {
+            let angle = ((2 * at + 1) * frequency) as f64 * std::f64::consts::PI / 16.0;
+            scale * angle.cos() / 2.0
+        })
+    });
     ZIGZAG.map(|place| {
         let (u, v) = (place % 8, place / 8);
-        let wave = |frequency: usize, at: usize| {
-            let angle = (2 * at + 1) as f64 * frequency as f64 * std::f64::consts::PI / 16.0;
-            let scale = if frequency == 0 { 0.5_f64.sqrt() } else { 1.0 };
-            scale * angle.cos() / 2.0
-        };
         let sum: f64 = samples
             .iter()
             .enumerate()
-            .map(|(index, sample)| sample * wave(u, index % 8) * wave(v, index / 8))
+            .map(|(index, sample)| sample * waves[u][index % 8] * waves[v][index / 8])
             .sum();
         (sum / f64::from(step)).round() as i32
     })
