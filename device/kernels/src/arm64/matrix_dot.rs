@@ -1,0 +1,249 @@
+//! Matrix product with `sdot`, which adds four products of bytes to each of four sums (Armv8.2 FEAT_DotProd).
+//!
+//! A tile is 6 rows x 16 channels: 24 vectors of sums, one vector of 16 bytes for each row, two of weights. Weights are
+//! stored panel of 16 channels x chunk of 16 bytes x group of 4 bytes x vector of 4 channels.
+
+use std::arch::aarch64::*;
+use std::arch::asm;
+
+use super::matrix::{Requantized, Weights};
+use super::memory::Packed;
+use super::vector::{LANES, requantize, store_first, zero_point};
+
+/// Bytes of a row that are multiplied by one instruction.
+const GROUP: usize = 4;
+
+#[derive(Debug)]
+pub(super) struct DotWeights {
+    packed: Packed,
+    channels: usize,
+    /// Groups of each row.
+    groups: usize,
+}
+
+impl DotWeights {
+    /// Vectors of the panel that starts at channel `first`: 4, or 2 where they suffice.
+    fn vectors(&self, first: usize) -> usize {
+        if self.channels - first > 8 { 4 } else { 2 }
+    }
+
+    fn panel(&self, first: usize) -> *const i8 {
+        self.packed.at(first * self.groups * GROUP)
+    }
+}
+
+impl Weights for DotWeights {
+    const ROWS: usize = 6;
+
+    fn pack(weights: &[i8], depth: usize) -> Self {
+        let channels = weights.len() / depth;
+        let groups = depth.div_ceil(GROUP);
+        let mut packed = vec![];
+        for first in (0..channels).step_by(LANES) {
+            let lanes = if channels - first > 8 { LANES } else { 8 };
+            for group in 0..groups {
+                for channel in first..first + lanes {
+                    let row = weights.get(channel * depth..).unwrap_or(&[]);
+                    let row = &row[..depth.min(row.len())];
+                    let products = row.iter().chain(std::iter::repeat(&0));
+                    let used = if row.is_empty() { 0 } else { group * GROUP };
+                    packed.extend(products.skip(used).take(GROUP));
+                }
+            }
+        }
+        DotWeights {
+            packed: Packed::bytes(&packed),
+            channels,
+            groups,
+        }
+    }
+
+    #[target_feature(enable = "neon,dotprod")]
+    unsafe fn requantized(&self, rows: &[u8], count: usize, to: &Requantized, output: &mut [u8]) {
+        let row_len = (self.groups * GROUP).next_multiple_of(LANES);
+        for first in (0..self.channels).step_by(LANES) {
+            let vectors = self.vectors(first);
+            for start in (0..count).step_by(Self::ROWS) {
+                let tile = Tile {
+                    rows: rows[start * row_len..].as_ptr().cast(),
+                    groups: self.groups,
+                    weights: self.panel(first),
+                    first,
+                    to,
+                    output: output[start * self.channels + first..].as_mut_ptr(),
+                };
+                // SAFETY: as for the caller; the tile has this many rows.
+                unsafe {
+                    match (count - start, vectors) {
+                        (1, 4) => tile.run::<1, 4>(),
+                        (2, 4) => tile.run::<2, 4>(),
+                        (3, 4) => tile.run::<3, 4>(),
+                        (4, 4) => tile.run::<4, 4>(),
+                        (5, 4) => tile.run::<5, 4>(),
+                        (_, 4) => tile.run::<6, 4>(),
+                        (1, _) => tile.run::<1, 2>(),
+                        (2, _) => tile.run::<2, 2>(),
+                        (3, _) => tile.run::<3, 2>(),
+                        (4, _) => tile.run::<4, 2>(),
+                        (5, _) => tile.run::<5, 2>(),
+                        (_, _) => tile.run::<6, 2>(),
+                    }
+                }
+            }
+        }
+    }
+
+    #[target_feature(enable = "neon,dotprod")]
+    unsafe fn sums(&self, row: &[u8], first: usize, bias: &Packed) -> [i32; LANES] {
+        let (row, weights, bias) = (row.as_ptr().cast(), self.panel(first), bias.at(first));
+        let mut sums = [0; LANES];
+        // SAFETY: as for the caller; bias and sums have 16 values.
+        unsafe {
+            if self.vectors(first) == 4 {
+                let [vectors] = multiply::<1, 4>(row, self.groups, weights, bias);
+                store_sums(&mut sums, vectors);
+            } else {
+                let [vectors] = multiply::<1, 2>(row, self.groups, weights, bias);
+                store_sums(&mut sums, vectors);
+            }
+        }
+        sums
+    }
+}
+
+#[target_feature(enable = "neon")]
+fn store_sums<const VECTORS: usize>(sums: &mut [i32; LANES], vectors: [int32x4_t; VECTORS]) {
+    for (sums, vector) in sums.chunks_exact_mut(4).zip(vectors) {
+        // SAFETY: a chunk has four sums.
+        unsafe { vst1q_s32(sums.as_mut_ptr(), vector) };
+    }
+}
+
+/// Some rows times the channels of one panel.
+struct Tile<'a> {
+    rows: *const i8,
+    groups: usize,
+    weights: *const i8,
+    /// First channel.
+    first: usize,
+    to: &'a Requantized,
+    output: *mut u8,
+}
+
+impl Tile<'_> {
+    /// # Safety
+    /// As for [`multiply`]; the output has a row of all channels for each row.
+    #[target_feature(enable = "neon,dotprod")]
+    unsafe fn run<const ROWS: usize, const VECTORS: usize>(&self) {
+        let to = self.to;
+        let bias = to.bias.at::<i32>(self.first);
+        let scales = to.scales.at::<f32>(self.first);
+        // SAFETY: bias and scales are padded to 16 channels; the caller vouches for the rest.
+        unsafe {
+            let sums = multiply::<ROWS, VECTORS>(self.rows, self.groups, self.weights, bias);
+            let zero_point = zero_point(to.zero_point);
+            let count = to.channels - self.first;
+            let scale = |i: usize| vld1q_f32(scales.add(i * 4));
+            let scales = [scale(0), scale(1), scale(2), scale(3)];
+            for (row, sums) in sums.iter().enumerate() {
+                let zero = vdupq_n_s32(0);
+                let sums = if VECTORS == 4 {
+                    [sums[0], sums[1], sums[2], sums[3]]
+                } else {
+                    [sums[0], sums[1], zero, zero]
+                };
+                let bytes = requantize(sums, scales, zero_point);
+                let output = self.output.add(row * to.channels);
+                if VECTORS == 2 && count == 8 {
+                    vst1_u8(output, vget_low_u8(bytes));
+                } else {
+                    store_first(output, bytes, count);
+                }
+            }
+        }
+    }
+}
+
+/// The sums of `ROWS` rows and `VECTORS` x 4 channels.
+///
+/// # Safety
+/// `rows` is a tile of `ROWS` rows of `groups` x 4 bytes, `weights` a panel for as many, `bias` has a value for each channel.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn multiply<const ROWS: usize, const VECTORS: usize>(
+    mut rows: *const i8,
+    groups: usize,
+    mut weights: *const i8,
+    bias: *const i32,
+) -> [[int32x4_t; VECTORS]; ROWS] {
+    let mut sums = [[vdupq_n_s32(0); VECTORS]; ROWS];
+    let mut chunk = [vdupq_n_s8(0); ROWS];
+    for vector in 0..VECTORS {
+        // SAFETY: there is a bias for each channel.
+        let bias = unsafe { vld1q_s32(bias.add(vector * 4)) };
+        for sums in &mut sums {
+            sums[vector] = bias;
+        }
+    }
+    macro_rules! load_chunk {
+        () => {
+            for (row, chunk) in chunk.iter_mut().enumerate() {
+                // SAFETY: the tile has whole chunks of every row.
+                *chunk = unsafe { vld1q_s8(rows.add(row * LANES)) };
+            }
+        };
+    }
+    macro_rules! multiply_group {
+        ($group:literal) => {
+            for vector in 0..VECTORS {
+                // SAFETY: the panel has a vector for each group.
+                let weights = unsafe { vld1q_s8(weights.add(($group * VECTORS + vector) * LANES)) };
+                for row in 0..ROWS {
+                    sums[row][vector] = dot::<$group>(sums[row][vector], weights, chunk[row]);
+                }
+            }
+        };
+    }
+    for _ in 0..groups / 4 {
+        load_chunk!();
+        multiply_group!(0);
+        multiply_group!(1);
+        multiply_group!(2);
+        multiply_group!(3);
+        // SAFETY: both stay within, or end at the end of, the tile and the panel.
+        unsafe {
+            rows = rows.add(ROWS * LANES);
+            weights = weights.add(4 * VECTORS * LANES);
+        }
+    }
+    let left = groups % 4;
+    if left > 0 {
+        load_chunk!();
+        multiply_group!(0);
+        if left > 1 {
+            multiply_group!(1);
+        }
+        if left > 2 {
+            multiply_group!(2);
+        }
+    }
+    sums
+}
+
+/// Adds to each sum the products of four weights and the four bytes of `group`.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+fn dot<const GROUP: i32>(mut sums: int32x4_t, weights: int8x16_t, bytes: int8x16_t) -> int32x4_t {
+    // SAFETY: the instruction reads and writes registers only, and the processor has it.
+    unsafe {
+        asm!(
+            "sdot {0:v}.4s, {1:v}.16b, {2:v}.4b[{3}]",
+            inout(vreg) sums,
+            in(vreg) weights,
+            in(vreg) bytes,
+            const GROUP,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    sums
+}

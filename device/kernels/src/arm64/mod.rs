@@ -1,0 +1,74 @@
+//! Kernels for 64-bit ARM: without and with the dot product of bytes.
+
+mod matrix;
+mod matrix_dot;
+mod matrix_neon;
+mod memory;
+mod rows;
+mod vector;
+
+use std::arch::is_aarch64_feature_detected;
+
+use crate::dispatch::InstructionSet;
+use crate::operator::Kernel;
+use crate::operators::{Conv, Linear};
+use matrix::{PackedConv, PackedLinear};
+use matrix_dot::DotWeights;
+use matrix_neon::{LARGEST_WEIGHT, NeonWeights};
+
+/// What every 64-bit ARM processor has: of the Raspberry Pi, 3, 4 and Zero 2.
+#[derive(Debug)]
+pub(crate) struct Neon;
+
+impl InstructionSet for Neon {
+    fn name(&self) -> &'static str {
+        "neon"
+    }
+
+    fn available(&self) -> bool {
+        true
+    }
+
+    fn conv(&self, conv: Conv) -> Box<dyn Kernel> {
+        if fit(&conv.weights) {
+            Box::new(PackedConv::<NeonWeights>::new(&conv))
+        } else {
+            Box::new(conv)
+        }
+    }
+
+    fn linear(&self, linear: Linear) -> Box<dyn Kernel<f32>> {
+        if fit(&linear.weights) {
+            Box::new(PackedLinear::<NeonWeights>::new(&linear))
+        } else {
+            Box::new(linear)
+        }
+    }
+}
+
+/// Whether the products of two weights can be added in 16 bits.
+fn fit(weights: &[i8]) -> bool {
+    weights.iter().all(|w| w.unsigned_abs() <= LARGEST_WEIGHT)
+}
+
+/// With the dot product of bytes: of the Raspberry Pi, 5.
+#[derive(Debug)]
+pub(crate) struct DotProduct;
+
+impl InstructionSet for DotProduct {
+    fn name(&self) -> &'static str {
+        "neon-dotprod"
+    }
+
+    fn available(&self) -> bool {
+        is_aarch64_feature_detected!("dotprod")
+    }
+
+    fn conv(&self, conv: Conv) -> Box<dyn Kernel> {
+        Box::new(PackedConv::<DotWeights>::new(&conv))
+    }
+
+    fn linear(&self, linear: Linear) -> Box<dyn Kernel<f32>> {
+        Box::new(PackedLinear::<DotWeights>::new(&linear))
+    }
+}
