@@ -23,15 +23,15 @@ pub(super) trait Weights: Debug + Send + Sync + Sized + 'static {
     /// Multiplies blocks of rows by the weights of all channels, and requantizes.
     ///
     /// # Safety
-    /// The processor has the instruction set. `rows` are tiles of `ROWS` rows, the last of as many as `count` leaves;
-    /// `output` has `channels` bytes for each of `count` rows.
-    unsafe fn requantized(&self, rows: &[u8], count: usize, to: &Requantized, output: &mut [u8]);
+    /// The processor has the instruction set. `rows` are tiles of `ROWS` rows, and what `count` leaves in tiles of one
+    /// row; `output` has a byte for each of `count` rows and all channels.
+    unsafe fn requantized(&self, rows: *const i8, count: usize, to: &Requantized, output: *mut u8);
 
     /// Multiplies one row by the weights of the 16 channels from `first` on.
     ///
     /// # Safety
     /// The processor has the instruction set. `row` is a tile of one row; the channels exist, or pad the last ones.
-    unsafe fn sums(&self, row: &[u8], first: usize, bias: &Packed) -> [i32; LANES];
+    unsafe fn sums(&self, row: *const i8, first: usize, bias: &Packed) -> [i32; LANES];
 }
 
 /// What becomes of the sums of a convolution.
@@ -108,16 +108,21 @@ impl<W: Weights> Kernel for PackedConv<W> {
         for output in output.chunks_mut(self.block * self.to.channels) {
             let count = output.len() / self.to.channels;
             let last = first + count;
-            for tile in block.chunks_mut(W::ROWS * self.rows.len()) {
-                let end = (first + W::ROWS).min(last);
-                self.rows.gather(first..end, inputs[0], row, tile);
-                first = end;
-                if first == last {
-                    break;
+            let mut tile = block.as_mut_ptr();
+            while first < last {
+                let rows = if last - first < W::ROWS { 1 } else { W::ROWS };
+                // SAFETY: the input has been checked, row and block are as long as their pieces, and the block holds
+                // `count` rows.
+                unsafe {
+                    let positions = first..first + rows;
+                    self.rows.gather(positions, inputs[0].as_ptr(), row.as_mut_ptr(), tile);
+                    tile = tile.add(rows * self.rows.len());
                 }
+                first += rows;
             }
-            // SAFETY: weights are packed only for a processor that multiplies them; the block holds `count` rows.
-            unsafe { self.weights.requantized(block, count, &self.to, output) };
+            let rows = block.as_ptr().cast();
+            // SAFETY: weights are packed only for a processor that multiplies them.
+            unsafe { self.weights.requantized(rows, count, &self.to, output.as_mut_ptr()) };
         }
     }
 }
@@ -154,7 +159,7 @@ impl<W: Weights> Kernel<f32> for PackedLinear<W> {
         let scales = self.scales[first..].chunks(LANES);
         for (i, (logits, scales)) in logits.chunks_mut(LANES).zip(scales).enumerate() {
             // SAFETY: weights are packed only for a processor that multiplies them; there are logits left.
-            let sums = unsafe { self.weights.sums(row, first + i * LANES, &self.bias) };
+            let sums = unsafe { self.weights.sums(row.as_ptr().cast(), first + i * LANES, &self.bias) };
             for ((logit, sum), scale) in logits.iter_mut().zip(sums).zip(scales) {
                 *logit = sum as f32 * scale;
             }

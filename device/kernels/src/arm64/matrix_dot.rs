@@ -27,7 +27,8 @@ impl DotWeights {
         if self.channels - first > 8 { 4 } else { 2 }
     }
 
-    fn panel(&self, first: usize) -> *const i8 {
+    /// Of the panel that starts at channel `first`.
+    fn weights(&self, first: usize) -> *const i8 {
         self.packed.at(first * self.groups * GROUP)
     }
 }
@@ -59,43 +60,21 @@ impl Weights for DotWeights {
     }
 
     #[target_feature(enable = "neon,dotprod")]
-    unsafe fn requantized(&self, rows: &[u8], count: usize, to: &Requantized, output: &mut [u8]) {
-        let row_len = (self.groups * GROUP).next_multiple_of(LANES);
+    unsafe fn requantized(&self, rows: *const i8, count: usize, to: &Requantized, output: *mut u8) {
         for first in (0..self.channels).step_by(LANES) {
-            let vectors = self.vectors(first);
-            for start in (0..count).step_by(Self::ROWS) {
-                let tile = Tile {
-                    rows: rows[start * row_len..].as_ptr().cast(),
-                    groups: self.groups,
-                    weights: self.panel(first),
-                    first,
-                    to,
-                    output: output[start * self.channels + first..].as_mut_ptr(),
-                };
-                // SAFETY: as for the caller; the tile has this many rows.
-                unsafe {
-                    match (count - start, vectors) {
-                        (1, 4) => tile.run::<1, 4>(),
-                        (2, 4) => tile.run::<2, 4>(),
-                        (3, 4) => tile.run::<3, 4>(),
-                        (4, 4) => tile.run::<4, 4>(),
-                        (5, 4) => tile.run::<5, 4>(),
-                        (_, 4) => tile.run::<6, 4>(),
-                        (1, _) => tile.run::<1, 2>(),
-                        (2, _) => tile.run::<2, 2>(),
-                        (3, _) => tile.run::<3, 2>(),
-                        (4, _) => tile.run::<4, 2>(),
-                        (5, _) => tile.run::<5, 2>(),
-                        (_, _) => tile.run::<6, 2>(),
-                    }
+            // SAFETY: as for the caller.
+            unsafe {
+                match self.vectors(first) {
+                    4 => self.panel::<4>(first, rows, count, to, output.add(first)),
+                    _ => self.panel::<2>(first, rows, count, to, output.add(first)),
                 }
             }
         }
     }
 
     #[target_feature(enable = "neon,dotprod")]
-    unsafe fn sums(&self, row: &[u8], first: usize, bias: &Packed) -> [i32; LANES] {
-        let (row, weights, bias) = (row.as_ptr().cast(), self.panel(first), bias.at(first));
+    unsafe fn sums(&self, row: *const i8, first: usize, bias: &Packed) -> [i32; LANES] {
+        let (weights, bias) = (self.weights(first), bias.at(first));
         let mut sums = [0; LANES];
         // SAFETY: as for the caller; bias and sums have 16 values.
         unsafe {
@@ -119,45 +98,79 @@ fn store_sums<const VECTORS: usize>(sums: &mut [i32; LANES], vectors: [int32x4_t
     }
 }
 
-/// Some rows times the channels of one panel.
-struct Tile<'a> {
-    rows: *const i8,
-    groups: usize,
-    weights: *const i8,
-    /// First channel.
-    first: usize,
-    to: &'a Requantized,
-    output: *mut u8,
-}
-
-impl Tile<'_> {
+impl DotWeights {
     /// # Safety
-    /// As for [`multiply`]; the output has a row of all channels for each row.
+    /// As for [`Weights::requantized`]; `output` is where the first channel of the first row belongs.
     #[target_feature(enable = "neon,dotprod")]
-    unsafe fn run<const ROWS: usize, const VECTORS: usize>(&self) {
-        let to = self.to;
-        let bias = to.bias.at::<i32>(self.first);
-        let scales = to.scales.at::<f32>(self.first);
+    unsafe fn panel<const VECTORS: usize>(
+        &self,
+        first: usize,
+        mut rows: *const i8,
+        count: usize,
+        to: &Requantized,
+        mut output: *mut u8,
+    ) {
+        let row_len = self.groups.next_multiple_of(LANES / GROUP) * GROUP;
+        let mut left = count;
+        while left > 0 {
+            // SAFETY: as for the caller; as many rows are left.
+            unsafe {
+                let done = if left < Self::ROWS {
+                    self.tile::<1, VECTORS>(first, rows, to, output);
+                    1
+                } else {
+                    self.tile::<{ Self::ROWS }, VECTORS>(first, rows, to, output);
+                    Self::ROWS
+                };
+                rows = rows.add(done * row_len);
+                output = output.add(done * to.channels);
+                left -= done;
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for [`Self::panel`]; there is a tile of `ROWS` rows.
+    #[inline]
+    #[target_feature(enable = "neon,dotprod")]
+    unsafe fn tile<const ROWS: usize, const VECTORS: usize>(
+        &self,
+        first: usize,
+        rows: *const i8,
+        to: &Requantized,
+        output: *mut u8,
+    ) {
+        let bias = to.bias.at::<i32>(first);
+        let scales = to.scales.at::<f32>(first);
+        let count = to.channels - first;
         // SAFETY: bias and scales are padded to 16 channels; the caller vouches for the rest.
         unsafe {
-            let sums = multiply::<ROWS, VECTORS>(self.rows, self.groups, self.weights, bias);
+            let sums = multiply::<ROWS, VECTORS>(rows, self.groups, self.weights(first), bias);
             let zero_point = zero_point(to.zero_point);
-            let count = to.channels - self.first;
             let scale = |i: usize| vld1q_f32(scales.add(i * 4));
             let scales = [scale(0), scale(1), scale(2), scale(3)];
-            for (row, sums) in sums.iter().enumerate() {
+            let mut bytes = [vdupq_n_u8(0); ROWS];
+            for (bytes, sums) in bytes.iter_mut().zip(sums) {
                 let zero = vdupq_n_s32(0);
                 let sums = if VECTORS == 4 {
                     [sums[0], sums[1], sums[2], sums[3]]
                 } else {
                     [sums[0], sums[1], zero, zero]
                 };
-                let bytes = requantize(sums, scales, zero_point);
-                let output = self.output.add(row * to.channels);
-                if VECTORS == 2 && count == 8 {
-                    vst1_u8(output, vget_low_u8(bytes));
-                } else {
-                    store_first(output, bytes, count);
+                *bytes = requantize(sums, scales, zero_point);
+            }
+            if count >= VECTORS * 4 {
+                for (row, bytes) in bytes.into_iter().enumerate() {
+                    let output = output.add(row * to.channels);
+                    if VECTORS == 4 {
+                        vst1q_u8(output, bytes);
+                    } else {
+                        vst1_u8(output, vget_low_u8(bytes));
+                    }
+                }
+            } else {
+                for (row, bytes) in bytes.into_iter().enumerate() {
+                    store_first(output.add(row * to.channels), bytes, count);
                 }
             }
         }

@@ -9,6 +9,7 @@
 //! A tile is 4 rows x 4 channels. Each row and channel has its own vector of sums, whose lanes are added at the end.
 
 use std::arch::aarch64::*;
+use std::arch::asm;
 
 use super::matrix::{Requantized, Weights};
 use super::memory::{Packed, padded};
@@ -37,7 +38,7 @@ pub(super) struct NeonWeights {
     /// For each panel: pair x channel x 32 bytes, single chunk x channel x 16 bytes, channel x 8 bytes.
     packed: Packed,
     panels: Vec<Panel>,
-    /// Whole chunks of a row.
+    /// Whole chunks of a row, at least one.
     chunks: usize,
     /// Whether up to eight bytes of a row are left.
     half: bool,
@@ -48,7 +49,7 @@ impl Weights for NeonWeights {
     const ROWS: usize = 4;
 
     fn pack(weights: &[i8], depth: usize) -> Self {
-        let half = (1..=LANES / 2).contains(&(depth % LANES));
+        let half = depth > LANES && (1..=LANES / 2).contains(&(depth % LANES));
         let chunks = if half { depth / LANES } else { depth.div_ceil(LANES) };
         let channels = weights.len() / depth;
         let mut packed = vec![];
@@ -97,34 +98,22 @@ impl Weights for NeonWeights {
     }
 
     #[target_feature(enable = "neon")]
-    unsafe fn requantized(&self, rows: &[u8], count: usize, to: &Requantized, output: &mut [u8]) {
-        let row_len = (self.chunks + usize::from(self.half)) * LANES;
+    unsafe fn requantized(&self, rows: *const i8, count: usize, to: &Requantized, output: *mut u8) {
         for (panel, first) in self.panels.iter().zip((0..self.channels).step_by(CHANNELS)) {
-            for start in (0..count).step_by(Self::ROWS) {
-                let tile = rows[start * row_len..].as_ptr().cast();
-                let output = output[start * self.channels + first..].as_mut_ptr();
-                // SAFETY: as for the caller; the tile has this many rows.
-                unsafe {
-                    match count - start {
-                        1 => self.tile::<1>(tile, panel, first, to, output),
-                        2 => self.tile::<2>(tile, panel, first, to, output),
-                        3 => self.tile::<3>(tile, panel, first, to, output),
-                        _ => self.tile::<4>(tile, panel, first, to, output),
-                    }
-                }
-            }
+            // SAFETY: as for the caller.
+            unsafe { self.panel(panel, first, rows, count, to, output.add(first)) };
         }
     }
 
     #[target_feature(enable = "neon")]
-    unsafe fn sums(&self, row: &[u8], first: usize, bias: &Packed) -> [i32; LANES] {
+    unsafe fn sums(&self, row: *const i8, first: usize, bias: &Packed) -> [i32; LANES] {
         let mut sums = [0; LANES];
         let panels = self.panels[first / CHANNELS..].iter();
         for ((sums, panel), i) in sums.chunks_exact_mut(CHANNELS).zip(panels).zip(0..) {
             // SAFETY: as for the caller; the bias is padded to 16 channels, the chunk has four sums.
             unsafe {
-                let [products] = self.multiply::<1>(row.as_ptr().cast(), panel);
                 let bias = vld1q_s32(bias.at(first + i * CHANNELS));
+                let products = self.multiply_row(row, panel);
                 vst1q_s32(sums.as_mut_ptr(), vaddq_s32(products, bias));
             }
         }
@@ -140,142 +129,293 @@ fn fits(row: &[i8]) -> bool {
     })
 }
 
+/// Loads a chunk of four rows into v0 to v3, and the next one into v4 to v7.
+macro_rules! load_chunks {
+    () => {
+        concat!(
+            "ldr {chunk:w}, [{chunks}], #4\n",
+            "add {chunk}, {rows}, {chunk}, lsl #6\n",
+            "ldp q0, q1, [{chunk}]\n",
+            "ldp q2, q3, [{chunk}, #32]\n",
+        )
+    };
+}
+
+/// Multiplies the lower and upper halves of v0 to v3 by those of `weights`, to four vectors of `products`.
+macro_rules! multiply_chunk {
+    ($weights:literal, $a:literal, $b:literal, $c:literal, $d:literal) => {
+        concat!(
+            "smull ", $a, ".8h, ", $weights, ".8b, v0.8b\n",
+            "smull ", $b, ".8h, ", $weights, ".8b, v1.8b\n",
+            "smull ", $c, ".8h, ", $weights, ".8b, v2.8b\n",
+            "smull ", $d, ".8h, ", $weights, ".8b, v3.8b\n",
+            "smlal2 ", $a, ".8h, ", $weights, ".16b, v0.16b\n",
+            "smlal2 ", $b, ".8h, ", $weights, ".16b, v1.16b\n",
+            "smlal2 ", $c, ".8h, ", $weights, ".16b, v2.16b\n",
+            "smlal2 ", $d, ".8h, ", $weights, ".16b, v3.16b\n",
+        )
+    };
+}
+
+/// Adds pairs of v10 to v13 to four vectors of sums: `sadalp`, or makes them the sums: `saddlp`.
+macro_rules! add_pairs {
+    ($add:literal, $a:literal, $b:literal, $c:literal, $d:literal) => {
+        concat!(
+            $add, " ", $a, ".4s, v10.8h\n",
+            $add, " ", $b, ".4s, v11.8h\n",
+            $add, " ", $c, ".4s, v12.8h\n",
+            $add, " ", $d, ".4s, v13.8h\n",
+        )
+    };
+}
+
+/// Multiplies a pair of chunks by the weights of one channel.
+macro_rules! multiply_pair_of_channel {
+    ($add:literal, $first:literal, $second:literal, $a:literal, $b:literal, $c:literal, $d:literal) => {
+        concat!(
+            multiply_chunk!($first, "v10", "v11", "v12", "v13"),
+            "smlal v10.8h, ", $second, ".8b, v4.8b\n",
+            "smlal v11.8h, ", $second, ".8b, v5.8b\n",
+            "smlal v12.8h, ", $second, ".8b, v6.8b\n",
+            "smlal v13.8h, ", $second, ".8b, v7.8b\n",
+            "smlal2 v10.8h, ", $second, ".16b, v4.16b\n",
+            "smlal2 v11.8h, ", $second, ".16b, v5.16b\n",
+            "smlal2 v12.8h, ", $second, ".16b, v6.16b\n",
+            "smlal2 v13.8h, ", $second, ".16b, v7.16b\n",
+            add_pairs!($add, $a, $b, $c, $d),
+        )
+    };
+}
+
+/// Multiplies a pair of chunks by the weights of four channels.
+macro_rules! multiply_pair {
+    ($add:literal) => {
+        concat!(
+            load_chunks!(),
+            "ldp q8, q9, [{weights}], #32\n",
+            "ldp q4, q5, [{chunk}, #64]\n",
+            "ldp q6, q7, [{chunk}, #96]\n",
+            "ldp q14, q15, [{weights}], #32\n",
+            multiply_pair_of_channel!($add, "v8", "v9", "v16", "v17", "v18", "v19"),
+            "ldp q8, q9, [{weights}], #32\n",
+            multiply_pair_of_channel!($add, "v14", "v15", "v20", "v21", "v22", "v23"),
+            "ldp q14, q15, [{weights}], #32\n",
+            multiply_pair_of_channel!($add, "v8", "v9", "v24", "v25", "v26", "v27"),
+            multiply_pair_of_channel!($add, "v14", "v15", "v28", "v29", "v30", "v31"),
+        )
+    };
+}
+
+/// Multiplies a chunk by the weights of four channels.
+macro_rules! multiply_single {
+    ($add:literal) => {
+        concat!(
+            load_chunks!(),
+            "ldp q8, q9, [{weights}], #32\n",
+            "ldp q14, q15, [{weights}], #32\n",
+            multiply_chunk!("v8", "v10", "v11", "v12", "v13"),
+            add_pairs!($add, "v16", "v17", "v18", "v19"),
+            multiply_chunk!("v9", "v10", "v11", "v12", "v13"),
+            add_pairs!($add, "v20", "v21", "v22", "v23"),
+            multiply_chunk!("v14", "v10", "v11", "v12", "v13"),
+            add_pairs!($add, "v24", "v25", "v26", "v27"),
+            multiply_chunk!("v15", "v10", "v11", "v12", "v13"),
+            add_pairs!($add, "v28", "v29", "v30", "v31"),
+        )
+    };
+}
+
+/// Multiplies half a chunk by the weights of one channel, and adds pairs of the products to four vectors of sums.
+macro_rules! multiply_half {
+    ($p:literal, $q:literal, $r:literal, $s:literal, $weights:literal, $a:literal, $b:literal, $c:literal, $d:literal) => {
+        concat!(
+            "smull ", $p, ".8h, ", $weights, ".8b, v0.8b\n",
+            "smull ", $q, ".8h, ", $weights, ".8b, v1.8b\n",
+            "smull ", $r, ".8h, ", $weights, ".8b, v2.8b\n",
+            "smull ", $s, ".8h, ", $weights, ".8b, v3.8b\n",
+            "sadalp ", $a, ".4s, ", $p, ".8h\n",
+            "sadalp ", $b, ".4s, ", $q, ".8h\n",
+            "sadalp ", $c, ".4s, ", $r, ".8h\n",
+            "sadalp ", $d, ".4s, ", $s, ".8h\n",
+        )
+    };
+}
+
 impl NeonWeights {
     /// # Safety
-    /// `rows` is a tile of `ROWS` rows, `output` is where the first channel of the first row belongs.
+    /// As for [`Weights::requantized`]; `output` is where the first channel of the first row belongs.
     #[target_feature(enable = "neon")]
-    unsafe fn tile<const ROWS: usize>(
+    unsafe fn panel(
         &self,
-        rows: *const i8,
         panel: &Panel,
         first: usize,
+        mut rows: *const i8,
+        count: usize,
         to: &Requantized,
-        output: *mut u8,
+        mut output: *mut u8,
     ) {
-        // SAFETY: bias and scales are padded to 16 channels; each row of the output has `count` more channels.
+        let row_len = (self.chunks + usize::from(self.half)) * LANES;
+        let stride = to.channels;
+        let channels = (to.channels - first).min(CHANNELS);
+        // SAFETY: bias and scales are padded to 16 channels; as many rows are left.
         unsafe {
-            let products = self.multiply::<ROWS>(rows, panel);
             let bias = vld1q_s32(to.bias.at(first));
             let scales = [vld1q_f32(to.scales.at(first)); 4];
-            let mut sums = [bias; 4];
-            for row in 0..ROWS {
-                sums[row] = vaddq_s32(products[row], bias);
+            let zero_point = zero_point(to.zero_point);
+            let finish = |products: [int32x4_t; 4]| {
+                let [a, b, c, d] = products;
+                let sum = |products| vaddq_s32(products, bias);
+                requantize([sum(a), sum(b), sum(c), sum(d)], scales, zero_point)
+            };
+            let mut left = count;
+            while left >= Self::ROWS {
+                let bytes = finish(self.multiply_tile(rows, panel));
+                if channels == CHANNELS {
+                    let words = vreinterpretq_u32_u8(bytes);
+                    vst1q_lane_u32::<0>(output.cast(), words);
+                    vst1q_lane_u32::<1>(output.add(stride).cast(), words);
+                    vst1q_lane_u32::<2>(output.add(2 * stride).cast(), words);
+                    vst1q_lane_u32::<3>(output.add(3 * stride).cast(), words);
+                } else {
+                    let mut stored = [0; LANES];
+                    vst1q_u8(stored.as_mut_ptr(), bytes);
+                    for (row, bytes) in stored.chunks_exact(CHANNELS).enumerate() {
+                        let output = output.add(row * stride);
+                        output.copy_from_nonoverlapping(bytes.as_ptr(), channels);
+                    }
+                }
+                rows = rows.add(Self::ROWS * row_len);
+                output = output.add(Self::ROWS * stride);
+                left -= Self::ROWS;
             }
-            let bytes = requantize(sums, scales, zero_point(to.zero_point));
-            let count = to.channels - first;
-            if count >= CHANNELS {
-                let words = vreinterpretq_u32_u8(bytes);
-                let to = |row: usize| output.add(row * to.channels).cast::<u32>();
-                vst1q_lane_u32::<0>(to(0), words);
-                if ROWS > 1 {
-                    vst1q_lane_u32::<1>(to(1), words);
-                }
-                if ROWS > 2 {
-                    vst1q_lane_u32::<2>(to(2), words);
-                }
-                if ROWS > 3 {
-                    vst1q_lane_u32::<3>(to(3), words);
-                }
-            } else {
-                let mut stored = [0; LANES];
-                store_first(stored.as_mut_ptr(), bytes, LANES);
-                for (row, bytes) in stored.chunks_exact(CHANNELS).take(ROWS).enumerate() {
-                    let output = output.add(row * to.channels);
-                    std::ptr::copy_nonoverlapping(bytes.as_ptr(), output, count);
-                }
+            for _ in 0..left {
+                let bytes = finish([self.multiply_row(rows, panel); 4]);
+                store_first(output, bytes, channels);
+                rows = rows.add(row_len);
+                output = output.add(stride);
             }
         }
     }
 
-    /// The sums of products of `ROWS` rows and the channels of a panel.
+    /// The sums of products of one row and the channels of a panel.
+    ///
+    /// # Safety
+    /// `row` is a tile of one row.
+    #[inline]
+    #[target_feature(enable = "neon")]
+    unsafe fn multiply_row(&self, row: *const i8, panel: &Panel) -> int32x4_t {
+        let mut sums = [vdupq_n_s32(0); CHANNELS];
+        let mut weights = self.packed.at::<i8>(panel.weights);
+        let (pairs, singles) = panel.chunks.split_at(panel.pairs);
+        // SAFETY: the row has these chunks, the panel has weights for them.
+        unsafe {
+            for chunk in pairs {
+                let row = row.add(*chunk as usize * LANES);
+                let (first, second) = (vld1q_s8(row), vld1q_s8(row.add(LANES)));
+                for sum in &mut sums {
+                    let (a, b) = (vld1q_s8(weights), vld1q_s8(weights.add(LANES)));
+                    let mut products = vmull_s8(vget_low_s8(a), vget_low_s8(first));
+                    products = vmlal_high_s8(products, a, first);
+                    products = vmlal_s8(products, vget_low_s8(b), vget_low_s8(second));
+                    products = vmlal_high_s8(products, b, second);
+                    *sum = vpadalq_s16(*sum, products);
+                    weights = weights.add(2 * LANES);
+                }
+            }
+            for chunk in singles {
+                let bytes = vld1q_s8(row.add(*chunk as usize * LANES));
+                for sum in &mut sums {
+                    let a = vld1q_s8(weights);
+                    let products = vmull_s8(vget_low_s8(a), vget_low_s8(bytes));
+                    *sum = vpadalq_s16(*sum, vmlal_high_s8(products, a, bytes));
+                    weights = weights.add(LANES);
+                }
+            }
+            if self.half {
+                let bytes = vld1_s8(row.add(self.chunks * LANES));
+                for sum in &mut sums {
+                    *sum = vpadalq_s16(*sum, vmull_s8(vld1_s8(weights), bytes));
+                    weights = weights.add(LANES / 2);
+                }
+            }
+        }
+        lane_sums(sums)
+    }
+
+    /// The sums of products of each of `ROWS` rows and the channels of a panel: [`Self::multiply_row`] for all of them,
+    /// in assembly because all 32 registers are in use.
     ///
     /// # Safety
     /// `rows` is a tile of `ROWS` rows.
     #[inline]
-#[target_feature(enable = "neon")]
-    unsafe fn multiply<const ROWS: usize>(
-        &self,
-        rows: *const i8,
-        panel: &Panel,
-    ) -> [int32x4_t; ROWS] {
-        let mut sums = [[vdupq_n_s32(0); CHANNELS]; ROWS];
-        let mut weights = self.packed.at::<i8>(panel.weights);
-        let (pairs, singles) = panel.chunks.split_at(panel.pairs);
-        for chunk in pairs {
-            // SAFETY: the tile has both chunks of each row, the panel has weights for them.
-            unsafe {
-                let rows = rows.add(*chunk as usize * (ROWS * LANES));
-                let mut bytes = [[vdupq_n_s8(0); 2]; ROWS];
-                for row in 0..ROWS {
-                    bytes[row][0] = vld1q_s8(rows.add(row * LANES));
-                    bytes[row][1] = vld1q_s8(rows.add((ROWS + row) * LANES));
-                }
-                for channel in 0..CHANNELS {
-                    let a = vld1q_s8(weights.add(channel * 2 * LANES));
-                    let b = vld1q_s8(weights.add(channel * 2 * LANES + LANES));
-                    let mut products = [vdupq_n_s16(0); ROWS];
-                    for row in 0..ROWS {
-                        products[row] = vmull_s8(vget_low_s8(a), vget_low_s8(bytes[row][0]));
-                    }
-                    for row in 0..ROWS {
-                        products[row] = vmlal_high_s8(products[row], a, bytes[row][0]);
-                    }
-                    for row in 0..ROWS {
-                        let (b, bytes) = (vget_low_s8(b), vget_low_s8(bytes[row][1]));
-                        products[row] = vmlal_s8(products[row], b, bytes);
-                    }
-                    for row in 0..ROWS {
-                        products[row] = vmlal_high_s8(products[row], b, bytes[row][1]);
-                    }
-                    for row in 0..ROWS {
-                        sums[row][channel] = vpadalq_s16(sums[row][channel], products[row]);
-                    }
-                }
-                weights = weights.add(CHANNELS * 2 * LANES);
-            }
+    #[target_feature(enable = "neon")]
+    unsafe fn multiply_tile(&self, rows: *const i8, panel: &Panel) -> [int32x4_t; 4] {
+        let mut sums = [vdupq_n_s32(0); 4];
+        let [a, b, c, d] = &mut sums;
+        // SAFETY: the tile has the chunks of the panel, which has weights for them; there is a chunk at least.
+        unsafe {
+            asm!(
+                "cbz {pairs}, 3f",
+                multiply_pair!("saddlp"),
+                "b 2f",
+                "1:",
+                multiply_pair!("sadalp"),
+                "2:",
+                "subs {pairs}, {pairs}, #1",
+                "b.ne 1b",
+                "cbz {singles}, 6f",
+                "b 4f",
+                "3:",
+                multiply_single!("saddlp"),
+                "b 5f",
+                "4:",
+                multiply_single!("sadalp"),
+                "5:",
+                "subs {singles}, {singles}, #1",
+                "b.ne 4b",
+                "6:",
+                "cbz {half}, 7f",
+                "add {chunk}, {rows}, {half}",
+                "ldp q0, q1, [{chunk}]",
+                "ldp q2, q3, [{chunk}, #32]",
+                "ldp d8, d9, [{weights}]",
+                "ldp d10, d11, [{weights}, #16]",
+                multiply_half!("v4", "v5", "v6", "v7", "v8", "v16", "v17", "v18", "v19"),
+                multiply_half!("v12", "v13", "v14", "v15", "v9", "v20", "v21", "v22", "v23"),
+                multiply_half!("v4", "v5", "v6", "v7", "v10", "v24", "v25", "v26", "v27"),
+                multiply_half!("v12", "v13", "v14", "v15", "v11", "v28", "v29", "v30", "v31"),
+                "7:",
+                // The lanes of four channels become the channels of one row.
+                "addp v16.4s, v16.4s, v20.4s",
+                "addp v17.4s, v17.4s, v21.4s",
+                "addp v18.4s, v18.4s, v22.4s",
+                "addp v19.4s, v19.4s, v23.4s",
+                "addp v24.4s, v24.4s, v28.4s",
+                "addp v25.4s, v25.4s, v29.4s",
+                "addp v26.4s, v26.4s, v30.4s",
+                "addp v27.4s, v27.4s, v31.4s",
+                "addp v16.4s, v16.4s, v24.4s",
+                "addp v17.4s, v17.4s, v25.4s",
+                "addp v18.4s, v18.4s, v26.4s",
+                "addp v19.4s, v19.4s, v27.4s",
+                rows = in(reg) rows,
+                chunks = inout(reg) panel.chunks.as_ptr() => _,
+                pairs = inout(reg) panel.pairs => _,
+                singles = inout(reg) panel.chunks.len() - panel.pairs => _,
+                half = in(reg) if self.half { self.chunks * Self::ROWS * LANES } else { 0 },
+                weights = inout(reg) self.packed.at::<i8>(panel.weights) => _,
+                chunk = out(reg) _,
+                out("v0") _, out("v1") _, out("v2") _, out("v3") _,
+                out("v4") _, out("v5") _, out("v6") _, out("v7") _,
+                out("v8") _, out("v9") _, out("v10") _, out("v11") _,
+                out("v12") _, out("v13") _, out("v14") _, out("v15") _,
+                out("v16") *a, out("v17") *b, out("v18") *c, out("v19") *d,
+                out("v20") _, out("v21") _, out("v22") _, out("v23") _,
+                out("v24") _, out("v25") _, out("v26") _, out("v27") _,
+                out("v28") _, out("v29") _, out("v30") _, out("v31") _,
+                options(pure, readonly, nostack)
+            );
         }
-        for chunk in singles {
-            // SAFETY: the tile has the chunk of each row, the panel has weights for it.
-            unsafe {
-                let rows = rows.add(*chunk as usize * (ROWS * LANES));
-                let mut bytes = [vdupq_n_s8(0); ROWS];
-                for row in 0..ROWS {
-                    bytes[row] = vld1q_s8(rows.add(row * LANES));
-                }
-                for channel in 0..CHANNELS {
-                    let a = vld1q_s8(weights.add(channel * LANES));
-                    let mut products = [vdupq_n_s16(0); ROWS];
-                    for row in 0..ROWS {
-                        products[row] = vmull_s8(vget_low_s8(a), vget_low_s8(bytes[row]));
-                    }
-                    for row in 0..ROWS {
-                        products[row] = vmlal_high_s8(products[row], a, bytes[row]);
-                    }
-                    for row in 0..ROWS {
-                        sums[row][channel] = vpadalq_s16(sums[row][channel], products[row]);
-                    }
-                }
-                weights = weights.add(CHANNELS * LANES);
-            }
-        }
-        if self.half {
-            // SAFETY: the tile has a last chunk of each row, the panel has weights for half of it.
-            unsafe {
-                let rows = rows.add(self.chunks * (ROWS * LANES));
-                for row in 0..ROWS {
-                    let bytes = vld1_s8(rows.add(row * LANES));
-                    for channel in 0..CHANNELS {
-                        let a = vld1_s8(weights.add(channel * LANES / 2));
-                        let products = vmull_s8(a, bytes);
-                        sums[row][channel] = vpadalq_s16(sums[row][channel], products);
-                    }
-                }
-            }
-        }
-        let mut products = [vdupq_n_s32(0); ROWS];
-        for row in 0..ROWS {
-            products[row] = lane_sums(sums[row]);
-        }
-        products
+        sums
     }
 }

@@ -38,54 +38,99 @@ impl Rows {
 
     /// Stores the rows of `positions` as one tile.
     ///
+    /// # Safety
     /// `input` is the whole input with its slack, `scratch` has `scratch_len` bytes, `tile` has `len` bytes for each
     /// position.
-    pub(super) fn gather(
+    #[target_feature(enable = "neon")]
+    pub(super) unsafe fn gather(
         &self,
         positions: Range<usize>,
-        input: &[u8],
-        scratch: &mut [u8],
-        tile: &mut [u8],
+        input: *const u8,
+        scratch: *mut u8,
+        tile: *mut u8,
     ) {
         let window = &self.window;
-        let count = positions.len();
-        assert!(tile.len() >= self.len() * count && scratch.len() >= self.scratch_len());
-        let pixels = window.kernel == [1, 1];
-        for (row, position) in positions.enumerate() {
-            let y = position / window.out_width * window.stride[0];
-            let x = position % window.out_width * window.stride[1];
-            let bytes = if pixels {
-                let pixel = y * window.width + x;
-                input[pixel * window.channels..].as_ptr()
-            } else {
-                self.copy([y, x], input, scratch);
-                scratch.as_ptr()
-            };
-            let tile = tile[row * LANES..].as_mut_ptr();
-            // SAFETY: `len` bytes are readable from `bytes` on: a pixel has slack behind it, and less than a vector of
-            // it is read. The last chunk ends within the tile, whose length has been checked.
-            unsafe { interleave(bytes, self.len() / LANES, tile, count * LANES) };
+        let [height, width] = window.kernel;
+        let step = positions.len() * LANES;
+        let line = window.width * window.channels;
+        // A kernel row, which is contiguous in the input.
+        let run = width * window.channels;
+        let mut y = positions.start / window.out_width;
+        let mut x = positions.start % window.out_width;
+        for row in 0..positions.len() {
+            let (top, left) = (y * window.stride[0], x * window.stride[1]);
+            let inside = top >= window.top
+                && left >= window.left
+                && top + height <= window.height + window.top
+                && left + width <= window.width + window.left;
+            // SAFETY: what is read lies inside the input, or less than a vector behind it, where there is slack. What
+            // is written lies inside the tile: the last chunk of the last row ends it.
+            unsafe {
+                let tile = tile.add(row * LANES);
+                if inside {
+                    let first = (top - window.top) * line + (left - window.left) * window.channels;
+                    let first = input.add(first);
+                    if height == 1 || run.is_multiple_of(LANES) {
+                        let chunks = run.div_ceil(LANES);
+                        for dy in 0..height {
+                            let tile = tile.add(dy * chunks * step);
+                            interleave(first.add(dy * line), chunks, tile, step);
+                        }
+                    } else {
+                        for dy in 0..height {
+                            copy(first.add(dy * line), run, scratch.add(dy * run));
+                        }
+                        interleave(scratch, self.len() / LANES, tile, step);
+                    }
+                } else {
+                    self.copy_padded([top, left], input, scratch);
+                    interleave(scratch, self.len() / LANES, tile, step);
+                }
+            }
+            x += 1;
+            if x == window.out_width {
+                (x, y) = (0, y + 1);
+            }
         }
     }
 
-    /// Copies what the kernel sees with its upper left at (`y`, `x`) of the padded input.
-    fn copy(&self, [y, x]: [usize; 2], input: &[u8], row: &mut [u8]) {
+    /// Copies what the kernel sees with its upper left at `top` and `left` of the padded input.
+    ///
+    /// # Safety
+    /// `input` is the whole input, `row` has `depth` bytes.
+    unsafe fn copy_padded(&self, [top, left]: [usize; 2], input: *const u8, row: *mut u8) {
         let window = &self.window;
-        let (width, channels) = (window.kernel[1], window.channels);
+        let [height, width] = window.kernel;
+        let channels = window.channels;
         // Of the taps of one kernel row, those before `first` and from `end` on are padding.
-        let first = window.left.saturating_sub(x).min(width);
-        let end = (window.width + window.left).saturating_sub(x).min(width);
-        for (dy, to) in row[..self.depth].chunks_exact_mut(width * channels).enumerate() {
-            let y = (y + dy).checked_sub(window.top).filter(|y| *y < window.height);
-            let (first, end) = if y.is_some() { (first, end.max(first)) } else { (width, width) };
-            to[..first * channels].fill(self.zero_point);
-            to[end * channels..].fill(self.zero_point);
-            if let Some(y) = y && first < end {
-                let from = (y * window.width + x + first - window.left) * channels;
-                let from = &input[from..][..(end - first) * channels];
-                to[first * channels..end * channels].copy_from_slice(from);
+        let first = window.left.saturating_sub(left).min(width);
+        let end = (window.width + window.left).saturating_sub(left).min(width);
+        for dy in 0..height {
+            // SAFETY: there is a row of bytes for each `dy`; the taps from `first` to `end` see bytes of the input.
+            unsafe {
+                let to = row.add(dy * width * channels);
+                to.write_bytes(self.zero_point, width * channels);
+                let y = (top + dy).checked_sub(window.top).filter(|y| *y < window.height);
+                if let Some(y) = y && first < end {
+                    let from = (y * window.width + left + first - window.left) * channels;
+                    let to = to.add(first * channels);
+                    to.copy_from_nonoverlapping(input.add(from), (end - first) * channels);
+                }
             }
         }
+    }
+}
+
+/// Copies `len` bytes, in whole vectors.
+///
+/// # Safety
+/// The vectors are readable and writable.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn copy(from: *const u8, len: usize, to: *mut u8) {
+    for at in (0..len).step_by(LANES) {
+        // SAFETY: the caller vouches for the bytes.
+        unsafe { vst1q_u8(to.add(at), vld1q_u8(from.add(at))) };
     }
 }
 
