@@ -20,11 +20,22 @@ pub(super) trait Weights: Debug + Send + Sync + Sized + 'static {
     /// Packs `weights`, channel x depth.
     fn pack(weights: &[i8], depth: usize) -> Self;
 
+    /// Stores the rows of `positions` as tiles: of `ROWS` rows, and of one row each for those that are left.
+    ///
+    /// # Safety
+    /// As for [`Rows::gather`]; the tiles fit into `block`.
+    unsafe fn gather(
+        rows: &Rows,
+        positions: Range<usize>,
+        input: *const u8,
+        scratch: *mut u8,
+        block: *mut u8,
+    );
+
     /// Multiplies blocks of rows by the weights of all channels, and requantizes.
     ///
     /// # Safety
-    /// The processor has the instruction set. `rows` are tiles of `ROWS` rows, and what `count` leaves in tiles of one
-    /// row; `output` has a byte for each of `count` rows and all channels.
+    /// The processor has the instruction set. `rows` are the tiles of `count` rows; `output` has a byte for each of `count` rows and all channels.
     unsafe fn requantized(&self, rows: *const i8, count: usize, to: &Requantized, output: *mut u8);
 
     /// Multiplies one row by the weights of the 16 channels from `first` on.
@@ -81,9 +92,10 @@ impl<W: Weights> PackedConv<W> {
         }
     }
 
-    /// Bytes of scratch: a block of rows, one row on its way.
+    /// Bytes of scratch: a block of rows, a tile of them on its way.
     fn pieces(&self) -> [usize; 2] {
-        [self.block * self.rows.len(), self.rows.scratch_len()]
+        let tile = self.rows.scratch_len(W::ROWS);
+        [self.block * self.rows.len(), tile]
     }
 }
 
@@ -104,25 +116,17 @@ impl<W: Weights> Kernel for PackedConv<W> {
         scratch: &mut [u8],
     ) {
         let [block, row] = cut(scratch, self.pieces());
+        let (block, row) = (block.as_mut_ptr(), row.as_mut_ptr());
         let mut first = positions.start;
         for output in output.chunks_mut(self.block * self.to.channels) {
             let count = output.len() / self.to.channels;
-            let last = first + count;
-            let mut tile = block.as_mut_ptr();
-            while first < last {
-                let rows = if last - first < W::ROWS { 1 } else { W::ROWS };
-                // SAFETY: the input has been checked, row and block are as long as their pieces, and the block holds
-                // `count` rows.
-                unsafe {
-                    let positions = first..first + rows;
-                    self.rows.gather(positions, inputs[0].as_ptr(), row.as_mut_ptr(), tile);
-                    tile = tile.add(rows * self.rows.len());
-                }
-                first += rows;
+            // SAFETY: weights are packed only for a processor that multiplies them; the input has been checked, row and
+            // block are as long as their pieces, and the block holds `count` rows.
+            unsafe {
+                W::gather(&self.rows, first..first + count, inputs[0].as_ptr(), row, block);
+                self.weights.requantized(block.cast(), count, &self.to, output.as_mut_ptr());
             }
-            let rows = block.as_ptr().cast();
-            // SAFETY: weights are packed only for a processor that multiplies them.
-            unsafe { self.weights.requantized(rows, count, &self.to, output.as_mut_ptr()) };
+            first += count;
         }
     }
 }
@@ -163,6 +167,33 @@ impl<W: Weights> Kernel<f32> for PackedLinear<W> {
             for ((logit, sum), scale) in logits.iter_mut().zip(sums).zip(scales) {
                 *logit = sum as f32 * scale;
             }
+        }
+    }
+}
+
+/// [`Weights::gather`] for tiles of `ROWS` rows.
+///
+/// # Safety
+/// As for [`Weights::gather`].
+#[target_feature(enable = "neon")]
+pub(super) unsafe fn gather<const ROWS: usize>(
+    rows: &Rows,
+    positions: Range<usize>,
+    input: *const u8,
+    scratch: *mut u8,
+    mut block: *mut u8,
+) {
+    let mut first = positions.start;
+    // SAFETY: as for the caller.
+    unsafe {
+        while positions.end - first >= ROWS {
+            rows.gather::<ROWS>(first, input, scratch, block);
+            block = block.add(ROWS * rows.len());
+            first += ROWS;
+        }
+        for first in first..positions.end {
+            rows.gather::<1>(first, input, scratch, block);
+            block = block.add(rows.len());
         }
     }
 }

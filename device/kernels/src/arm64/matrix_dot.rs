@@ -5,9 +5,11 @@
 
 use std::arch::aarch64::*;
 use std::arch::asm;
+use std::ops::Range;
 
-use super::matrix::{Requantized, Weights};
+use super::matrix::{self, Requantized, Weights};
 use super::memory::Packed;
+use super::rows::Rows;
 use super::vector::{LANES, requantize, store_first, zero_point};
 
 /// Bytes of a row that are multiplied by one instruction.
@@ -57,6 +59,17 @@ impl Weights for DotWeights {
             channels,
             groups,
         }
+    }
+
+    unsafe fn gather(
+        rows: &Rows,
+        positions: Range<usize>,
+        input: *const u8,
+        scratch: *mut u8,
+        block: *mut u8,
+    ) {
+        // SAFETY: as for the caller.
+        unsafe { matrix::gather::<{ Self::ROWS }>(rows, positions, input, scratch, block) }
     }
 
     #[target_feature(enable = "neon,dotprod")]
@@ -111,69 +124,81 @@ impl DotWeights {
         mut output: *mut u8,
     ) {
         let row_len = self.groups.next_multiple_of(LANES / GROUP) * GROUP;
-        let mut left = count;
-        while left > 0 {
-            // SAFETY: as for the caller; as many rows are left.
-            unsafe {
-                let done = if left < Self::ROWS {
-                    self.tile::<1, VECTORS>(first, rows, to, output);
-                    1
-                } else {
-                    self.tile::<{ Self::ROWS }, VECTORS>(first, rows, to, output);
-                    Self::ROWS
-                };
-                rows = rows.add(done * row_len);
-                output = output.add(done * to.channels);
-                left -= done;
+        let tile_len = Self::ROWS * row_len;
+        // SAFETY: bias and scales are padded to 16 channels; as many rows are left.
+        unsafe {
+            let tile = Tile {
+                groups: self.groups,
+                weights: self.weights(first),
+                bias: to.bias.at(first),
+                scales: to.scales.at(first),
+                zero_point: zero_point(to.zero_point),
+                count: (to.channels - first).min(VECTORS * 4),
+                stride: to.channels,
+            };
+            let mut left = count;
+            while left >= Self::ROWS {
+                output = tile.run::<{ Self::ROWS }, VECTORS>(rows, output);
+                rows = rows.add(tile_len);
+                left -= Self::ROWS;
+            }
+            for _ in 0..left {
+                output = tile.run::<1, VECTORS>(rows, output);
+                rows = rows.add(row_len);
             }
         }
     }
+}
 
+/// What rows of bytes are multiplied by.
+struct Tile {
+    groups: usize,
+    weights: *const i8,
+    bias: *const i32,
+    scales: *const f32,
+    zero_point: int16x8_t,
+    /// Channels of the panel.
+    count: usize,
+    /// Channels of the output.
+    stride: usize,
+}
+
+impl Tile {
+    /// Multiplies `ROWS` rows; returns where the output of the next row belongs.
+    ///
     /// # Safety
-    /// As for [`Self::panel`]; there is a tile of `ROWS` rows.
+    /// As for [`multiply`]; there is an output for each row.
     #[inline]
     #[target_feature(enable = "neon,dotprod")]
-    unsafe fn tile<const ROWS: usize, const VECTORS: usize>(
+    unsafe fn run<const ROWS: usize, const VECTORS: usize>(
         &self,
-        first: usize,
         rows: *const i8,
-        to: &Requantized,
-        output: *mut u8,
-    ) {
-        let bias = to.bias.at::<i32>(first);
-        let scales = to.scales.at::<f32>(first);
-        let count = to.channels - first;
-        // SAFETY: bias and scales are padded to 16 channels; the caller vouches for the rest.
+        mut output: *mut u8,
+    ) -> *mut u8 {
+        // SAFETY: as for the caller; bias and scales are padded to 16 channels.
         unsafe {
-            let sums = multiply::<ROWS, VECTORS>(rows, self.groups, self.weights(first), bias);
-            let zero_point = zero_point(to.zero_point);
-            let scale = |i: usize| vld1q_f32(scales.add(i * 4));
+            let sums = multiply::<ROWS, VECTORS>(rows, self.groups, self.weights, self.bias);
+            let scale = |i: usize| vld1q_f32(self.scales.add(i * 4));
             let scales = [scale(0), scale(1), scale(2), scale(3)];
-            let mut bytes = [vdupq_n_u8(0); ROWS];
-            for (bytes, sums) in bytes.iter_mut().zip(sums) {
+            for sums in sums {
                 let zero = vdupq_n_s32(0);
                 let sums = if VECTORS == 4 {
                     [sums[0], sums[1], sums[2], sums[3]]
                 } else {
                     [sums[0], sums[1], zero, zero]
                 };
-                *bytes = requantize(sums, scales, zero_point);
-            }
-            if count >= VECTORS * 4 {
-                for (row, bytes) in bytes.into_iter().enumerate() {
-                    let output = output.add(row * to.channels);
-                    if VECTORS == 4 {
-                        vst1q_u8(output, bytes);
-                    } else {
-                        vst1_u8(output, vget_low_u8(bytes));
-                    }
+                let bytes = requantize(sums, scales, self.zero_point);
+                if self.count < VECTORS * 4 {
+                    store_first(output, bytes, self.count);
+                } else if VECTORS == 4 {
+                    vst1q_u8(output, bytes);
+                } else {
+                    vst1_u8(output, vget_low_u8(bytes));
                 }
-            } else {
-                for (row, bytes) in bytes.into_iter().enumerate() {
-                    store_first(output.add(row * to.channels), bytes, count);
-                }
+                output = output.add(self.stride);
             }
         }
+        output
     }
 }
 
@@ -191,11 +216,10 @@ unsafe fn multiply<const ROWS: usize, const VECTORS: usize>(
 ) -> [[int32x4_t; VECTORS]; ROWS] {
     let mut sums = [[vdupq_n_s32(0); VECTORS]; ROWS];
     let mut chunk = [vdupq_n_s8(0); ROWS];
-    for vector in 0..VECTORS {
-        // SAFETY: there is a bias for each channel.
-        let bias = unsafe { vld1q_s32(bias.add(vector * 4)) };
-        for sums in &mut sums {
-            sums[vector] = bias;
+    for sums in &mut sums {
+        for (pair, sums) in sums.chunks_exact_mut(2).enumerate() {
+            // SAFETY: there is a bias for each channel.
+            [sums[0], sums[1]] = unsafe { load_pair(bias.add(pair * 8)) };
         }
     }
     macro_rules! load_chunk {
@@ -259,4 +283,25 @@ fn dot<const GROUP: i32>(mut sums: int32x4_t, weights: int8x16_t, bytes: int8x16
         );
     }
     sums
+}
+
+/// Loads two vectors, each time anew: one load is cheaper than two copies from other registers.
+///
+/// # Safety
+/// They are readable.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn load_pair(from: *const i32) -> [int32x4_t; 2] {
+    let (a, b);
+    // SAFETY: the caller vouches for the vectors.
+    unsafe {
+        asm!(
+            "ldp {0:q}, {1:q}, [{2}]",
+            out(vreg) a,
+            out(vreg) b,
+            in(reg) from,
+            options(readonly, nostack, preserves_flags)
+        );
+    }
+    [a, b]
 }

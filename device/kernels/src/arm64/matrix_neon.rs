@@ -10,9 +10,11 @@
 
 use std::arch::aarch64::*;
 use std::arch::asm;
+use std::ops::Range;
 
-use super::matrix::{Requantized, Weights};
+use super::matrix::{self, Requantized, Weights};
 use super::memory::{Packed, padded};
+use super::rows::Rows;
 use super::vector::{LANES, lane_sums, requantize, store_first, zero_point};
 
 /// Channels of a panel.
@@ -95,6 +97,17 @@ impl Weights for NeonWeights {
             half,
             channels,
         }
+    }
+
+    unsafe fn gather(
+        rows: &Rows,
+        positions: Range<usize>,
+        input: *const u8,
+        scratch: *mut u8,
+        block: *mut u8,
+    ) {
+        // SAFETY: as for the caller.
+        unsafe { matrix::gather::<{ Self::ROWS }>(rows, positions, input, scratch, block) }
     }
 
     #[target_feature(enable = "neon")]
@@ -255,6 +268,7 @@ impl NeonWeights {
         mut output: *mut u8,
     ) {
         let row_len = (self.chunks + usize::from(self.half)) * LANES;
+        let tile_len = Self::ROWS * row_len;
         let stride = to.channels;
         let channels = (to.channels - first).min(CHANNELS);
         // SAFETY: bias and scales are padded to 16 channels; as many rows are left.
@@ -273,19 +287,22 @@ impl NeonWeights {
                 if channels == CHANNELS {
                     let words = vreinterpretq_u32_u8(bytes);
                     vst1q_lane_u32::<0>(output.cast(), words);
-                    vst1q_lane_u32::<1>(output.add(stride).cast(), words);
-                    vst1q_lane_u32::<2>(output.add(2 * stride).cast(), words);
-                    vst1q_lane_u32::<3>(output.add(3 * stride).cast(), words);
+                    output = output.add(stride);
+                    vst1q_lane_u32::<1>(output.cast(), words);
+                    output = output.add(stride);
+                    vst1q_lane_u32::<2>(output.cast(), words);
+                    output = output.add(stride);
+                    vst1q_lane_u32::<3>(output.cast(), words);
+                    output = output.add(stride);
                 } else {
                     let mut stored = [0; LANES];
                     vst1q_u8(stored.as_mut_ptr(), bytes);
-                    for (row, bytes) in stored.chunks_exact(CHANNELS).enumerate() {
-                        let output = output.add(row * stride);
+                    for bytes in stored.chunks_exact(CHANNELS) {
                         output.copy_from_nonoverlapping(bytes.as_ptr(), channels);
+                        output = output.add(stride);
                     }
                 }
-                rows = rows.add(Self::ROWS * row_len);
-                output = output.add(Self::ROWS * stride);
+                rows = rows.add(tile_len);
                 left -= Self::ROWS;
             }
             for _ in 0..left {

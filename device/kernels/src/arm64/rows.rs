@@ -4,7 +4,6 @@
 //! next 16 bytes of each. So a kernel loads neighbouring vectors, all from one pointer.
 
 use std::arch::aarch64::*;
-use std::ops::Range;
 
 use super::vector::{LANES, load_signed};
 use crate::window::Window;
@@ -12,84 +11,134 @@ use crate::window::Window;
 #[derive(Debug)]
 pub(super) struct Rows {
     window: Window,
-    /// Bytes of one row.
-    depth: usize,
     zero_point: u8,
+    /// Bytes of one row, and as whole chunks.
+    depth: usize,
+    len: usize,
+    /// Bytes of a row of the kernel, which are neighbours in the input; bytes of a row of the input.
+    run: usize,
+    line: usize,
+    /// Whether a row can be taken from the input itself, wherever it sees no padding.
+    direct: bool,
 }
 
 impl Rows {
     pub(super) fn new(window: Window, zero_point: u8) -> Rows {
+        let run = window.kernel[1] * window.channels;
+        let depth = window.kernel[0] * run;
         Rows {
             window,
-            depth: window.kernel[0] * window.kernel[1] * window.channels,
             zero_point,
+            depth,
+            len: padded_len(depth),
+            run,
+            line: window.width * window.channels,
+            direct: window.kernel[0] == 1 || run.is_multiple_of(LANES),
         }
     }
 
     /// Bytes of one row in a tile.
     pub(super) fn len(&self) -> usize {
-        padded_len(self.depth)
+        self.len
     }
 
-    /// Bytes that one row needs on its way.
-    pub(super) fn scratch_len(&self) -> usize {
-        self.len() + LANES
+    /// Bytes that `rows` rows need on their way.
+    pub(super) fn scratch_len(&self, rows: usize) -> usize {
+        rows * (self.len + LANES)
     }
 
-    /// Stores the rows of `positions` as one tile.
+    /// Stores the rows of `ROWS` positions from `first` on as one tile.
     ///
     /// # Safety
-    /// `input` is the whole input with its slack, `scratch` has `scratch_len` bytes, `tile` has `len` bytes for each
-    /// position.
+    /// The positions exist. `input` is the whole input with its slack, `scratch` has `scratch_len` bytes, `tile` has
+    /// `len` bytes for each position.
+    #[inline]
     #[target_feature(enable = "neon")]
-    pub(super) unsafe fn gather(
+    pub(super) unsafe fn gather<const ROWS: usize>(
         &self,
-        positions: Range<usize>,
+        first: usize,
         input: *const u8,
         scratch: *mut u8,
         tile: *mut u8,
     ) {
         let window = &self.window;
         let [height, width] = window.kernel;
-        let step = positions.len() * LANES;
-        let line = window.width * window.channels;
-        // A kernel row, which is contiguous in the input.
-        let run = width * window.channels;
-        let mut y = positions.start / window.out_width;
-        let mut x = positions.start % window.out_width;
-        for row in 0..positions.len() {
-            let (top, left) = (y * window.stride[0], x * window.stride[1]);
-            let inside = top >= window.top
-                && left >= window.left
-                && top + height <= window.height + window.top
-                && left + width <= window.width + window.left;
-            // SAFETY: what is read lies inside the input, or less than a vector behind it, where there is slack. What
-            // is written lies inside the tile: the last chunk of the last row ends it.
-            unsafe {
-                let tile = tile.add(row * LANES);
-                if inside {
-                    let first = (top - window.top) * line + (left - window.left) * window.channels;
-                    let first = input.add(first);
-                    if height == 1 || run.is_multiple_of(LANES) {
-                        let chunks = run.div_ceil(LANES);
-                        for dy in 0..height {
-                            let tile = tile.add(dy * chunks * step);
-                            interleave(first.add(dy * line), chunks, tile, step);
+        let mut rows = [input; ROWS];
+        let mut steps = [self.run; ROWS];
+        // SAFETY: what is read lies inside the input, or less than a vector behind it, where there is slack. What is
+        // written are the chunks of the tile, and in scratch the bytes of a row with less than a vector behind it.
+        unsafe {
+            if window.kernel == [1, 1] && window.stride == [1, 1] {
+                let mut pixel = input.add(first * window.channels);
+                for row in &mut rows {
+                    *row = pixel;
+                    pixel = pixel.add(window.channels);
+                }
+            } else {
+                let mut y = first / window.out_width;
+                let mut x = first % window.out_width;
+                for (row, (from, step)) in rows.iter_mut().zip(&mut steps).enumerate() {
+                    let (top, left) = (y * window.stride[0], x * window.stride[1]);
+                    let inside = top >= window.top
+                        && left >= window.left
+                        && top + height <= window.height + window.top
+                        && left + width <= window.width + window.left;
+                    let copied = scratch.add(row * (self.len + LANES));
+                    *from = copied;
+                    if inside {
+                        let column = (left - window.left) * window.channels;
+                        let seen = input.add((top - window.top) * self.line + column);
+                        if self.direct {
+                            (*from, *step) = (seen, self.line);
+                        } else {
+                            self.copy(seen, copied);
                         }
                     } else {
-                        for dy in 0..height {
-                            copy(first.add(dy * line), run, scratch.add(dy * run));
-                        }
-                        interleave(scratch, self.len() / LANES, tile, step);
+                        self.copy_padded([top, left], input, copied);
                     }
-                } else {
-                    self.copy_padded([top, left], input, scratch);
-                    interleave(scratch, self.len() / LANES, tile, step);
+                    x += 1;
+                    if x == window.out_width {
+                        (x, y) = (0, y + 1);
+                    }
                 }
             }
-            x += 1;
-            if x == window.out_width {
-                (x, y) = (0, y + 1);
+            let mut tile = tile;
+            if self.direct {
+                for _ in 0..height {
+                    tile = interleave(&rows, self.run, tile);
+                    for (row, step) in rows.iter_mut().zip(&steps) {
+                        *row = row.wrapping_add(*step);
+                    }
+                }
+            } else {
+                interleave(&rows, self.depth, tile);
+            }
+        }
+    }
+
+    /// Copies what the kernel sees from `seen` on.
+    ///
+    /// # Safety
+    /// The kernel sees no padding; `row` has `depth` bytes and a vector behind them.
+    #[inline]
+    #[target_feature(enable = "neon")]
+    unsafe fn copy(&self, mut seen: *const u8, mut row: *mut u8) {
+        for _ in 0..self.window.kernel[0] {
+            let (mut from, mut to) = (seen, row);
+            let mut left = self.run;
+            // SAFETY: whole vectors reach less than a vector too far, where the next row of the kernel, or nothing,
+            // is copied to.
+            unsafe {
+                loop {
+                    vst1q_u8(to, vld1q_u8(from));
+                    if left <= LANES {
+                        break;
+                    }
+                    left -= LANES;
+                    (from, to) = (from.add(LANES), to.add(LANES));
+                }
+                seen = seen.add(self.line);
+                row = row.add(self.run);
             }
         }
     }
@@ -121,34 +170,29 @@ impl Rows {
     }
 }
 
-/// Copies `len` bytes, in whole vectors.
-///
-/// # Safety
-/// The vectors are readable and writable.
-#[inline]
-#[target_feature(enable = "neon")]
-unsafe fn copy(from: *const u8, len: usize, to: *mut u8) {
-    for at in (0..len).step_by(LANES) {
-        // SAFETY: the caller vouches for the bytes.
-        unsafe { vst1q_u8(to.add(at), vld1q_u8(from.add(at))) };
-    }
-}
-
-/// Copies `chunks` vectors, made signed, to every `step`th byte of `to`.
+/// Interleaves `len` bytes of each row, made signed, in whole chunks; returns where the next chunks go.
 ///
 /// # Safety
 /// All of them are readable and writable.
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn interleave(mut from: *const u8, chunks: usize, mut to: *mut u8, step: usize) {
-    for _ in 0..chunks {
+unsafe fn interleave<const ROWS: usize>(
+    rows: &[*const u8; ROWS],
+    len: usize,
+    mut tile: *mut u8,
+) -> *mut u8 {
+    let mut at = 0;
+    while at < len {
         // SAFETY: the caller vouches for the bytes.
         unsafe {
-            vst1q_s8(to.cast(), load_signed(from, 0));
-            from = from.add(LANES);
-            to = to.add(step);
+            for row in rows {
+                vst1q_s8(tile.cast(), load_signed(*row, at));
+                tile = tile.add(LANES);
+            }
         }
+        at += LANES;
     }
+    tile
 }
 
 /// Bytes of a row of `depth` in a tile of its own.
@@ -161,5 +205,5 @@ pub(super) fn single(row: &[u8], depth: usize, tile: &mut [u8]) {
     let len = padded_len(depth);
     assert!(row.len() >= len && tile.len() >= len);
     // SAFETY: both lengths have been checked.
-    unsafe { interleave(row.as_ptr(), len / LANES, tile.as_mut_ptr(), LANES) };
+    unsafe { interleave(&[row.as_ptr()], depth, tile.as_mut_ptr()) };
 }
