@@ -236,7 +236,7 @@ unsafe fn multiply<const ROWS: usize, const VECTORS: usize>(
                 // SAFETY: the panel has a vector for each group.
                 let weights = unsafe { vld1q_s8(weights.add(($group * VECTORS + vector) * LANES)) };
                 for row in 0..ROWS {
-                    sums[row][vector] = dot::<$group>(sums[row][vector], weights, chunk[row]);
+                    sums[row][vector] = dot_group::<$group>(sums[row][vector], weights, chunk[row]);
                 }
             }
         };
@@ -270,7 +270,7 @@ unsafe fn multiply<const ROWS: usize, const VECTORS: usize>(
 /// Adds to each sum the products of four weights and the four bytes of `group`.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-fn dot<const GROUP: i32>(mut sums: int32x4_t, weights: int8x16_t, bytes: int8x16_t) -> int32x4_t {
+fn dot_group<const GROUP: i32>(mut sums: int32x4_t, weights: int8x16_t, bytes: int8x16_t) -> int32x4_t {
     // SAFETY: the instruction reads and writes registers only, and the processor has it.
     unsafe {
         asm!(
@@ -279,6 +279,23 @@ fn dot<const GROUP: i32>(mut sums: int32x4_t, weights: int8x16_t, bytes: int8x16
             in(vreg) weights,
             in(vreg) bytes,
             const GROUP,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    sums
+}
+
+/// Adds to each sum the products of four weights and four bytes.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+pub(super) fn dot(mut sums: int32x4_t, weights: int8x16_t, bytes: int8x16_t) -> int32x4_t {
+    // SAFETY: the instruction reads and writes registers only, and the processor has it.
+    unsafe {
+        asm!(
+            "sdot {0:v}.4s, {1:v}.16b, {2:v}.16b",
+            inout(vreg) sums,
+            in(vreg) weights,
+            in(vreg) bytes,
             options(pure, nomem, nostack, preserves_flags)
         );
     }

@@ -31,6 +31,11 @@ impl Packed {
         Packed(packed)
     }
 
+    /// Bytes of all values.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The value with this index, of the type that was packed.
     pub(super) fn at<T>(&self, index: usize) -> *const T {
         self.0[index * size_of::<T>()..].as_ptr().cast()

@@ -1,5 +1,8 @@
 //! Kernels for 64-bit ARM: without and with the dot product of bytes.
 
+mod depthwise;
+mod depthwise_dot;
+mod depthwise_neon;
 mod matrix;
 mod matrix_dot;
 mod matrix_neon;
@@ -11,7 +14,10 @@ use std::arch::is_aarch64_feature_detected;
 
 use crate::dispatch::InstructionSet;
 use crate::operator::Kernel;
-use crate::operators::{Conv, Linear};
+use crate::operators::{Conv, Depthwise, Linear};
+use depthwise::PackedDepthwise;
+use depthwise_dot::Groups;
+use depthwise_neon::Words;
 use matrix::{PackedConv, PackedLinear};
 use matrix_dot::DotWeights;
 use matrix_neon::{LARGEST_WEIGHT, NeonWeights};
@@ -34,6 +40,13 @@ impl InstructionSet for Neon {
             Box::new(PackedConv::<NeonWeights>::new(&conv))
         } else {
             Box::new(conv)
+        }
+    }
+
+    fn depthwise(&self, depthwise: Depthwise) -> Box<dyn Kernel> {
+        match PackedDepthwise::<Words>::new(&depthwise) {
+            Some(packed) => Box::new(packed),
+            None => Box::new(depthwise),
         }
     }
 
@@ -66,6 +79,13 @@ impl InstructionSet for DotProduct {
 
     fn conv(&self, conv: Conv) -> Box<dyn Kernel> {
         Box::new(PackedConv::<DotWeights>::new(&conv))
+    }
+
+    fn depthwise(&self, depthwise: Depthwise) -> Box<dyn Kernel> {
+        match PackedDepthwise::<Groups>::new(&depthwise) {
+            Some(packed) => Box::new(packed),
+            None => Box::new(depthwise),
+        }
     }
 
     fn linear(&self, linear: Linear) -> Box<dyn Kernel<f32>> {

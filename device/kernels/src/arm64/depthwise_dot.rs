@@ -1,0 +1,177 @@
+//! Depthwise convolution with `sdot`: the bytes of four rows are interleaved, channel by channel, so that one instruction
+//! multiplies a column of four taps of four channels.
+//!
+//! The layout is column x group of four rows x 8 channels x row. A kernel of 3 has one group, one of 5 has two; rows
+//! beyond it have weights of 0.
+
+use std::arch::aarch64::*;
+
+use super::depthwise::{HALF, Row, Seen, Taps};
+use super::matrix_dot::dot;
+use super::memory::{Packed, padded};
+use super::vector::{FLIP, LANES, load_signed};
+use crate::operators::Depthwise;
+
+/// Rows of a group.
+const GROUP: usize = 4;
+
+/// Bytes of a group of 8 channels.
+const GROUP_LEN: usize = HALF * GROUP;
+
+/// Neighbouring outputs that are computed together.
+const OUTPUTS: usize = 4;
+
+#[derive(Debug)]
+pub(super) struct Groups;
+
+impl Taps for Groups {
+    const ROWS: usize = 1;
+
+    fn column_len(rows: usize) -> usize {
+        rows.div_ceil(GROUP) * GROUP_LEN
+    }
+
+    /// Half x kernel column x group x channel x row.
+    fn pack(depthwise: &Depthwise) -> [Packed; 2] {
+        let [height, width] = depthwise.window.kernel;
+        let channels = depthwise.window.channels;
+        let mut weights = vec![];
+        for first in (0..channels).step_by(HALF) {
+            for dx in 0..width {
+                for group in (0..height).step_by(GROUP) {
+                    for channel in first..first + HALF {
+                        weights.extend((group..group + GROUP).map(|dy| {
+                            let exists = channel < channels && dy < height;
+                            let index = (dy * width + dx) * channels + channel;
+                            if exists { depthwise.weights[index] } else { 0 }
+                        }));
+                    }
+                }
+            }
+        }
+        let bias: Vec<i32> = (depthwise.bias.iter().enumerate())
+            .map(|(c, bias)| {
+                let taps = depthwise.weights[c..].iter().step_by(channels);
+                taps.fold(*bias, |sum, w| sum.wrapping_add(128 * i32::from(*w)))
+            })
+            .collect();
+        let bias = padded(&bias, LANES);
+        [Packed::bytes(&weights), Packed::integers(&bias)]
+    }
+
+    #[target_feature(enable = "neon")]
+    unsafe fn lay_out<const KERNEL: usize>(seen: &Seen, layout: *mut u8) {
+        let column_len = Groups::column_len(KERNEL);
+        let mut rows = [seen.rows()[0]; KERNEL];
+        rows.copy_from_slice(seen.rows());
+        let zero_point = [vdupq_n_s8((seen.zero_point ^ FLIP) as i8); KERNEL];
+        let mut low = layout.cast::<i8>();
+        // SAFETY: the caller vouches for rows and layout.
+        unsafe {
+            let mut high = low.add(seen.columns * column_len);
+            for _ in 0..seen.before {
+                interleave(zero_point, low, high);
+                (low, high) = (low.add(column_len), high.add(column_len));
+            }
+            let mut at = 0;
+            let mut bytes = zero_point;
+            for _ in 0..seen.width {
+                for (bytes, row) in bytes.iter_mut().zip(rows) {
+                    *bytes = load_signed(row, at);
+                }
+                interleave(bytes, low, high);
+                at += seen.step;
+                (low, high) = (low.add(column_len), high.add(column_len));
+            }
+            for _ in seen.before + seen.width..seen.columns {
+                interleave(zero_point, low, high);
+                (low, high) = (low.add(column_len), high.add(column_len));
+            }
+        }
+    }
+
+    #[target_feature(enable = "neon,dotprod")]
+    unsafe fn run<const KERNEL: usize, const STRIDE: usize>(layout: *const u8, row: &Row) {
+        let column_len = Groups::column_len(KERNEL);
+        let mut columns = layout.cast::<i8>();
+        let mut output = row.output;
+        let mut left = row.outputs;
+        // SAFETY: the caller vouches for the columns of all outputs.
+        unsafe {
+            while left >= OUTPUTS {
+                let sums = sums::<KERNEL, STRIDE, OUTPUTS>(columns, row);
+                output = row.finish(sums, output);
+                columns = columns.add(OUTPUTS * STRIDE * column_len);
+                left -= OUTPUTS;
+            }
+            for _ in 0..left {
+                let sums = sums::<KERNEL, STRIDE, 1>(columns, row);
+                output = row.finish(sums, output);
+                columns = columns.add(STRIDE * column_len);
+            }
+        }
+    }
+}
+
+/// Interleaves a column of 16 channels, and stores it in two halves.
+///
+/// # Safety
+/// Each has all groups of the kernel.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn interleave<const KERNEL: usize>(
+    rows: [int8x16_t; KERNEL],
+    mut low: *mut i8,
+    mut high: *mut i8,
+) {
+    for rows in rows.chunks(GROUP) {
+        // Rows that are not there have weights of 0.
+        let row = |i: usize| rows[i.min(rows.len() - 1)];
+        let pairs = |a, b| {
+            let pair = [vzip1q_s8(a, b), vzip2q_s8(a, b)];
+            pair.map(|p| vreinterpretq_s16_s8(p))
+        };
+        let ([a, c], [b, d]) = (pairs(row(0), row(1)), pairs(row(2), row(3)));
+        let bytes = |words| vreinterpretq_s8_s16(words);
+        // SAFETY: the caller vouches for the groups.
+        unsafe {
+            vst1q_s8(low, bytes(vzip1q_s16(a, b)));
+            vst1q_s8(low.add(LANES), bytes(vzip2q_s16(a, b)));
+            vst1q_s8(high, bytes(vzip1q_s16(c, d)));
+            vst1q_s8(high.add(LANES), bytes(vzip2q_s16(c, d)));
+            (low, high) = (low.add(GROUP_LEN), high.add(GROUP_LEN));
+        }
+    }
+}
+
+/// The sums of `COUNT` neighbouring outputs.
+///
+/// # Safety
+/// `columns` are those that the outputs see.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn sums<const KERNEL: usize, const STRIDE: usize, const COUNT: usize>(
+    columns: *const i8,
+    row: &Row,
+) -> [[int32x4_t; 2]; COUNT] {
+    let column_len = Groups::column_len(KERNEL);
+    // SAFETY: the caller vouches for the columns; there are biases of 8 channels, and weights for each group.
+    unsafe {
+        let mut sums = [[vld1q_s32(row.bias), vld1q_s32(row.bias.add(4))]; COUNT];
+        for column in 0..(COUNT - 1) * STRIDE + KERNEL {
+            for group in (0..column_len).step_by(GROUP_LEN) {
+                let bytes = columns.add(column * column_len + group);
+                let bytes = [vld1q_s8(bytes), vld1q_s8(bytes.add(LANES))];
+                for (output, sums) in sums.iter_mut().enumerate() {
+                    let first = output * STRIDE;
+                    if column >= first && column - first < KERNEL {
+                        let weights = row.weights.add((column - first) * column_len + group);
+                        sums[0] = dot(sums[0], vld1q_s8(weights), bytes[0]);
+                        sums[1] = dot(sums[1], vld1q_s8(weights.add(LANES)), bytes[1]);
+                    }
+                }
+            }
+        }
+        sums
+    }
+}
