@@ -103,25 +103,48 @@ impl Row {
                 let (first, second) = (pair[0], pair[pair.len() - 1]);
                 let sums = [first[0], first[1], second[0], second[1]];
                 let bytes = requantize(sums, [low, high, low, high], self.zero_point);
-                if self.channels == HALF {
-                    vst1_u8(output, vget_low_u8(bytes));
+                if self.channels < HALF {
+                    self.store_some(bytes, pair.len(), output);
                 } else {
-                    store_first(output, bytes, self.channels);
-                }
-                output = output.add(self.step);
-                if pair.len() == 2 {
-                    if self.channels == HALF {
-                        vst1q_lane_u64::<1>(output.cast(), vreinterpretq_u64_u8(bytes));
-                    } else {
-                        store_first(output, vextq_u8::<8>(bytes, bytes), self.channels);
+                    vst1_u8(output, vget_low_u8(bytes));
+                    if pair.len() == 2 {
+                        let second = output.add(self.step);
+                        vst1q_lane_u64::<1>(second.cast(), vreinterpretq_u64_u8(bytes));
                     }
-                    output = output.add(self.step);
                 }
+                output = output.add(pair.len() * self.step);
             }
         }
         output
     }
+
+    /// Stores one or two outputs of less than 8 channels.
+    ///
+    /// # Safety
+    /// The outputs exist.
+    #[cold]
+    #[target_feature(enable = "neon")]
+    unsafe fn store_some(&self, bytes: uint8x16_t, count: usize, output: *mut u8) {
+        // SAFETY: as for the caller.
+        unsafe {
+            store_first(output, bytes, self.channels);
+            if count == 2 {
+                store_first(output.add(self.step), vextq_u8::<8>(bytes, bytes), self.channels);
+            }
+        }
+    }
 }
+
+/// Repeats code for each value of a constant, since loops over registers have to be gone when registers are chosen.
+macro_rules! for_each {
+    ($name:ident in $($value:literal)* $body:block) => {
+        $({
+            const $name: usize = $value;
+            $body
+        })*
+    };
+}
+pub(super) use for_each;
 
 #[derive(Debug)]
 pub(super) struct PackedDepthwise<T> {

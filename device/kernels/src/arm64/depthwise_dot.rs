@@ -6,7 +6,7 @@
 
 use std::arch::aarch64::*;
 
-use super::depthwise::{HALF, Row, Seen, Taps};
+use super::depthwise::{HALF, Row, Seen, Taps, for_each};
 use super::matrix_dot::dot;
 use super::memory::{Packed, padded};
 use super::vector::{FLIP, LANES, load_signed};
@@ -119,28 +119,34 @@ impl Taps for Groups {
 /// Each has all groups of the kernel.
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn interleave<const KERNEL: usize>(
-    rows: [int8x16_t; KERNEL],
-    mut low: *mut i8,
-    mut high: *mut i8,
-) {
-    for rows in rows.chunks(GROUP) {
-        // Rows that are not there have weights of 0.
-        let row = |i: usize| rows[i.min(rows.len() - 1)];
-        let pairs = |a, b| {
-            let pair = [vzip1q_s8(a, b), vzip2q_s8(a, b)];
-            pair.map(|p| vreinterpretq_s16_s8(p))
-        };
-        let ([a, c], [b, d]) = (pairs(row(0), row(1)), pairs(row(2), row(3)));
-        let bytes = |words| vreinterpretq_s8_s16(words);
-        // SAFETY: the caller vouches for the groups.
-        unsafe {
-            vst1q_s8(low, bytes(vzip1q_s16(a, b)));
-            vst1q_s8(low.add(LANES), bytes(vzip2q_s16(a, b)));
-            vst1q_s8(high, bytes(vzip1q_s16(c, d)));
-            vst1q_s8(high.add(LANES), bytes(vzip2q_s16(c, d)));
-            (low, high) = (low.add(GROUP_LEN), high.add(GROUP_LEN));
+unsafe fn interleave<const KERNEL: usize>(rows: [int8x16_t; KERNEL], low: *mut i8, high: *mut i8) {
+    // Rows that are not there have weights of 0, and may be any.
+    let row = |i: usize| rows[i.min(KERNEL - 1)];
+    // SAFETY: the caller vouches for the groups.
+    unsafe {
+        store_group([row(0), row(1), row(2), row(3)], low, high);
+        if KERNEL > GROUP {
+            let rows = [row(4), row(5), row(6), row(7)];
+            store_group(rows, low.add(GROUP_LEN), high.add(GROUP_LEN));
         }
+    }
+}
+
+/// # Safety
+/// Each half has a group.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn store_group(rows: [int8x16_t; GROUP], low: *mut i8, high: *mut i8) {
+    let words = |bytes| vreinterpretq_s16_s8(bytes);
+    let bytes = |words| vreinterpretq_s8_s16(words);
+    let (a, b) = (words(vzip1q_s8(rows[0], rows[1])), words(vzip1q_s8(rows[2], rows[3])));
+    let (c, d) = (words(vzip2q_s8(rows[0], rows[1])), words(vzip2q_s8(rows[2], rows[3])));
+    // SAFETY: the caller vouches for the groups.
+    unsafe {
+        vst1q_s8(low, bytes(vzip1q_s16(a, b)));
+        vst1q_s8(low.add(LANES), bytes(vzip2q_s16(a, b)));
+        vst1q_s8(high, bytes(vzip1q_s16(c, d)));
+        vst1q_s8(high.add(LANES), bytes(vzip2q_s16(c, d)));
     }
 }
 
@@ -158,20 +164,25 @@ unsafe fn sums<const KERNEL: usize, const STRIDE: usize, const COUNT: usize>(
     // SAFETY: the caller vouches for the columns; there are biases of 8 channels, and weights for each group.
     unsafe {
         let mut sums = [[vld1q_s32(row.bias), vld1q_s32(row.bias.add(4))]; COUNT];
-        for column in 0..(COUNT - 1) * STRIDE + KERNEL {
-            for group in (0..column_len).step_by(GROUP_LEN) {
-                let bytes = columns.add(column * column_len + group);
-                let bytes = [vld1q_s8(bytes), vld1q_s8(bytes.add(LANES))];
-                for (output, sums) in sums.iter_mut().enumerate() {
-                    let first = output * STRIDE;
-                    if column >= first && column - first < KERNEL {
-                        let weights = row.weights.add((column - first) * column_len + group);
-                        sums[0] = dot(sums[0], vld1q_s8(weights), bytes[0]);
-                        sums[1] = dot(sums[1], vld1q_s8(weights.add(LANES)), bytes[1]);
-                    }
+        for_each!(COLUMN in 0 1 2 3 4 5 6 7 8 9 10 {
+            for_each!(GROUP in 0 1 {
+                let groups = column_len / GROUP_LEN;
+                if COLUMN < (COUNT - 1) * STRIDE + KERNEL && GROUP < groups {
+                    let bytes = columns.add((COLUMN * groups + GROUP) * GROUP_LEN);
+                    let bytes = [vld1q_s8(bytes), vld1q_s8(bytes.add(LANES))];
+                    for_each!(OUTPUT in 0 1 2 3 {
+                        let first = OUTPUT * STRIDE;
+                        if OUTPUT < COUNT && COLUMN >= first && COLUMN - first < KERNEL {
+                            let group = (COLUMN - first) * groups + GROUP;
+                            let weights = row.weights.add(group * GROUP_LEN);
+                            let sums = &mut sums[OUTPUT];
+                            sums[0] = dot(sums[0], vld1q_s8(weights), bytes[0]);
+                            sums[1] = dot(sums[1], vld1q_s8(weights.add(LANES)), bytes[1]);
+                        }
+                    });
                 }
-            }
-        }
+            });
+        });
         sums
     }
 }

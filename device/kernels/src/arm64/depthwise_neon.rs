@@ -4,7 +4,7 @@
 
 use std::arch::aarch64::*;
 
-use super::depthwise::{HALF, Row, Seen, Taps};
+use super::depthwise::{HALF, Row, Seen, Taps, for_each};
 use super::memory::{Packed, padded};
 use super::vector::LANES;
 use crate::operators::Depthwise;
@@ -105,21 +105,20 @@ unsafe fn sums<const KERNEL: usize, const STRIDE: usize, const COUNT: usize>(
     unsafe {
         let mut sums = [[vld1q_s32(row.bias), vld1q_s32(row.bias.add(4))]; COUNT];
         for _ in 0..KERNEL {
-            let mut taps = [vdupq_n_s16(0); KERNEL];
-            for (dx, tap) in taps.iter_mut().enumerate() {
-                *tap = vld1q_s16(weights.add(dx * HALF));
-            }
-            for column in 0..(COUNT - 1) * STRIDE + KERNEL {
-                let bytes = vld1q_s16(columns.add(column * HALF));
-                for (output, sums) in sums.iter_mut().enumerate() {
-                    let first = output * STRIDE;
-                    if column >= first && column - first < KERNEL {
-                        let tap = taps[column - first];
-                        sums[0] = vmlal_s16(sums[0], vget_low_s16(tap), vget_low_s16(bytes));
-                        sums[1] = vmlal_high_s16(sums[1], tap, bytes);
-                    }
+            for_each!(COLUMN in 0 1 2 3 4 5 6 7 8 9 10 {
+                if COLUMN < (COUNT - 1) * STRIDE + KERNEL {
+                    let bytes = vld1q_s16(columns.add(COLUMN * HALF));
+                    for_each!(OUTPUT in 0 1 2 3 {
+                        let first = OUTPUT * STRIDE;
+                        if OUTPUT < COUNT && COLUMN >= first && COLUMN - first < KERNEL {
+                            let tap = vld1q_s16(weights.add((COLUMN - first) * HALF));
+                            let sums = &mut sums[OUTPUT];
+                            sums[0] = vmlal_s16(sums[0], vget_low_s16(tap), vget_low_s16(bytes));
+                            sums[1] = vmlal_high_s16(sums[1], tap, bytes);
+                        }
+                    });
                 }
-            }
+            });
             weights = weights.add(KERNEL * HALF);
             columns = columns.byte_add(row.line);
         }
