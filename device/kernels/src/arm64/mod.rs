@@ -3,24 +3,55 @@
 mod depthwise;
 mod depthwise_dot;
 mod depthwise_neon;
+mod elementwise;
 mod matrix;
 mod matrix_dot;
 mod matrix_neon;
 mod memory;
+mod pools;
 mod rows;
+mod table;
 mod vector;
 
 use std::arch::is_aarch64_feature_detected;
 
 use crate::dispatch::InstructionSet;
 use crate::operator::Kernel;
-use crate::operators::{Conv, Depthwise, Linear};
+use crate::operators::{Add, AveragePool, Conv, Depthwise, Linear, MaxPool, Multiply, Table};
 use depthwise::PackedDepthwise;
 use depthwise_dot::Groups;
 use depthwise_neon::Words;
+use elementwise::{NeonAdd, NeonMultiply};
 use matrix::{PackedConv, PackedLinear};
 use matrix_dot::DotWeights;
 use matrix_neon::{LARGEST_WEIGHT, NeonWeights};
+use pools::{NeonAveragePool, NeonMaxPool};
+use table::NeonTable;
+
+/// The kernels that no dot product makes faster.
+macro_rules! without_dot_product {
+    () => {
+        fn add(&self, add: Add) -> Box<dyn Kernel> {
+            Box::new(NeonAdd(add))
+        }
+
+        fn multiply(&self, multiply: Multiply) -> Box<dyn Kernel> {
+            Box::new(NeonMultiply(multiply))
+        }
+
+        fn average_pool(&self, pool: AveragePool) -> Box<dyn Kernel> {
+            Box::new(NeonAveragePool(pool))
+        }
+
+        fn max_pool(&self, pool: MaxPool) -> Box<dyn Kernel> {
+            Box::new(NeonMaxPool(pool))
+        }
+
+        fn table(&self, table: Table) -> Box<dyn Kernel> {
+            Box::new(NeonTable(table))
+        }
+    };
+}
 
 /// What every 64-bit ARM processor has: of the Raspberry Pi, 3, 4 and Zero 2.
 #[derive(Debug)]
@@ -34,6 +65,8 @@ impl InstructionSet for Neon {
     fn available(&self) -> bool {
         true
     }
+
+    without_dot_product!();
 
     fn conv(&self, conv: Conv) -> Box<dyn Kernel> {
         if fit(&conv.weights) {
@@ -76,6 +109,8 @@ impl InstructionSet for DotProduct {
     fn available(&self) -> bool {
         is_aarch64_feature_detected!("dotprod")
     }
+
+    without_dot_product!();
 
     fn conv(&self, conv: Conv) -> Box<dyn Kernel> {
         Box::new(PackedConv::<DotWeights>::new(&conv))
