@@ -27,10 +27,16 @@ const ROWS: usize = 11;
 /// How one instruction set lays out what the kernel sees, and multiplies it.
 pub(super) trait Taps: Debug + Send + Sync + Sized + 'static {
     /// Output rows that are laid out together, at most.
-    const ROWS: usize;
+    fn rows(kernel: usize, stride: usize) -> usize;
 
-    /// Bytes of a column of half a block, where `rows` padded rows are seen.
+    /// Padded rows that are laid out for `rows` output rows: those that they see, or more.
+    fn seen(kernel: usize, stride: usize, rows: usize) -> usize;
+
+    /// Bytes of a column of half a block, of `rows` padded rows.
     fn column_len(rows: usize) -> usize;
+
+    /// What the next output row finds further on: in a layout of rows of `line` bytes, and in the weights.
+    fn next_row(kernel: usize, stride: usize, line: usize) -> [usize; 2];
 
     /// The weights, half after half, and the folded biases.
     fn pack(depthwise: &Depthwise) -> [Packed; 2];
@@ -173,8 +179,11 @@ impl<T: Taps> PackedDepthwise<T> {
             return None;
         }
         let columns = (window.out_width - 1) * right + width;
-        let row_len = 2 * columns * T::column_len(1);
-        let rows = (LAYOUT / row_len).saturating_sub(height);
+        let mut band = T::rows(height, down).min(window.out_height);
+        let len = |rows| 2 * columns * T::column_len(T::seen(height, down, rows));
+        while band > 1 && len(band) > LAYOUT {
+            band -= 1;
+        }
         let [weights, bias] = T::pack(depthwise);
         Some(PackedDepthwise {
             window,
@@ -185,14 +194,14 @@ impl<T: Taps> PackedDepthwise<T> {
             input_zero_point: depthwise.input_zero_point,
             output_zero_point: depthwise.requantize.zero_point,
             columns,
-            band: (rows / down + 1).min(T::ROWS).min(window.out_height),
+            band,
             taps: PhantomData,
         })
     }
 
-    /// Padded rows that some output rows see.
+    /// Padded rows that are laid out for some output rows.
     fn seen(&self, rows: usize) -> usize {
-        (rows - 1) * self.window.stride[0] + self.window.kernel[0]
+        T::seen(self.window.kernel[0], self.window.stride[0], rows)
     }
 
     /// Bytes of half a layout for some padded rows.
@@ -268,9 +277,11 @@ impl<T: Taps> PackedDepthwise<T> {
                         output: output.as_mut_ptr().add(first),
                         step: channels,
                     };
+                    let [line, weights] = T::next_row(KERNEL, STRIDE, line);
                     for _ in 0..count {
                         T::run::<KERNEL, STRIDE>(layout, &row);
-                        layout = layout.add(STRIDE * line);
+                        layout = layout.add(line);
+                        row.weights = row.weights.wrapping_add(weights);
                         row.output = row.output.add(row_len);
                     }
                 }

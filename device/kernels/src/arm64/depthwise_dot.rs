@@ -1,8 +1,9 @@
 //! Depthwise convolution with `sdot`: the bytes of four rows are interleaved, channel by channel, so that one instruction
 //! multiplies a column of four taps of four channels.
 //!
-//! The layout is column x group of four rows x 8 channels x row. A kernel of 3 has one group, one of 5 has two; rows
-//! beyond it have weights of 0.
+//! The layout is column x group of four rows x 8 channels x row. A kernel of 3 sees one group, one of 5 sees two. Where
+//! that is more rows than it has, the rows below the first output are computed from the same layout, with weights that
+//! have moved down; rows beyond the kernel have weights of 0.
 
 use std::arch::aarch64::*;
 
@@ -25,26 +26,42 @@ const OUTPUTS: usize = 4;
 pub(super) struct Groups;
 
 impl Taps for Groups {
-    const ROWS: usize = 1;
+    fn rows(kernel: usize, stride: usize) -> usize {
+        (kernel.next_multiple_of(GROUP) - kernel) / stride + 1
+    }
+
+    fn seen(kernel: usize, _: usize, _: usize) -> usize {
+        kernel.next_multiple_of(GROUP)
+    }
+
+    fn next_row(kernel: usize, _: usize, _: usize) -> [usize; 2] {
+        [0, kernel * Groups::column_len(kernel)]
+    }
 
     fn column_len(rows: usize) -> usize {
         rows.div_ceil(GROUP) * GROUP_LEN
     }
 
-    /// Half x kernel column x group x channel x row.
+    /// Half x output row x kernel column x group x channel x row.
     fn pack(depthwise: &Depthwise) -> [Packed; 2] {
         let [height, width] = depthwise.window.kernel;
+        let stride = depthwise.window.stride[0];
         let channels = depthwise.window.channels;
+        let weight = |dy: Option<usize>, dx: usize, channel: usize| match dy {
+            Some(dy) if dy < height && channel < channels => {
+                depthwise.weights[(dy * width + dx) * channels + channel]
+            }
+            _ => 0,
+        };
         let mut weights = vec![];
         for first in (0..channels).step_by(HALF) {
-            for dx in 0..width {
-                for group in (0..height).step_by(GROUP) {
-                    for channel in first..first + HALF {
-                        weights.extend((group..group + GROUP).map(|dy| {
-                            let exists = channel < channels && dy < height;
-                            let index = (dy * width + dx) * channels + channel;
-                            if exists { depthwise.weights[index] } else { 0 }
-                        }));
+            for above in (0..Groups::rows(height, stride)).map(|row| row * stride) {
+                for dx in 0..width {
+                    for group in (0..height).step_by(GROUP) {
+                        for channel in first..first + HALF {
+                            let rows = group..group + GROUP;
+                            weights.extend(rows.map(|y| weight(y.checked_sub(above), dx, channel)));
+                        }
                     }
                 }
             }
@@ -62,30 +79,27 @@ impl Taps for Groups {
     #[target_feature(enable = "neon")]
     unsafe fn lay_out<const KERNEL: usize>(seen: &Seen, layout: *mut u8) {
         let column_len = Groups::column_len(KERNEL);
-        let mut rows = [seen.rows()[0]; KERNEL];
-        rows.copy_from_slice(seen.rows());
-        let zero_point = [vdupq_n_s8((seen.zero_point ^ FLIP) as i8); KERNEL];
+        let zero_point = vdupq_n_s8((seen.zero_point ^ FLIP) as i8);
         let mut low = layout.cast::<i8>();
         // SAFETY: the caller vouches for rows and layout.
         unsafe {
             let mut high = low.add(seen.columns * column_len);
-            for _ in 0..seen.before {
-                interleave(zero_point, low, high);
-                (low, high) = (low.add(column_len), high.add(column_len));
-            }
-            let mut at = 0;
-            let mut bytes = zero_point;
-            for _ in 0..seen.width {
-                for (bytes, row) in bytes.iter_mut().zip(rows) {
-                    *bytes = load_signed(row, at);
+            for rows in seen.rows().chunks_exact(GROUP) {
+                let rows = [rows[0], rows[1], rows[2], rows[3]];
+                let (mut to_low, mut to_high) = (low, high);
+                let mut at = 0;
+                for column in 0..seen.columns {
+                    let bytes = if column.wrapping_sub(seen.before) < seen.width {
+                        let bytes = rows.map(|row| load_signed(row, at));
+                        at += seen.step;
+                        bytes
+                    } else {
+                        [zero_point; GROUP]
+                    };
+                    store_group(bytes, to_low, to_high);
+                    (to_low, to_high) = (to_low.add(column_len), to_high.add(column_len));
                 }
-                interleave(bytes, low, high);
-                at += seen.step;
-                (low, high) = (low.add(column_len), high.add(column_len));
-            }
-            for _ in seen.before + seen.width..seen.columns {
-                interleave(zero_point, low, high);
-                (low, high) = (low.add(column_len), high.add(column_len));
+                (low, high) = (low.add(GROUP_LEN), high.add(GROUP_LEN));
             }
         }
     }
@@ -115,23 +129,6 @@ impl Taps for Groups {
 
 /// Interleaves a column of 16 channels, and stores it in two halves.
 ///
-/// # Safety
-/// Each has all groups of the kernel.
-#[inline]
-#[target_feature(enable = "neon")]
-unsafe fn interleave<const KERNEL: usize>(rows: [int8x16_t; KERNEL], low: *mut i8, high: *mut i8) {
-    // Rows that are not there have weights of 0, and may be any.
-    let row = |i: usize| rows[i.min(KERNEL - 1)];
-    // SAFETY: the caller vouches for the groups.
-    unsafe {
-        store_group([row(0), row(1), row(2), row(3)], low, high);
-        if KERNEL > GROUP {
-            let rows = [row(4), row(5), row(6), row(7)];
-            store_group(rows, low.add(GROUP_LEN), high.add(GROUP_LEN));
-        }
-    }
-}
-
 /// # Safety
 /// Each half has a group.
 #[inline]

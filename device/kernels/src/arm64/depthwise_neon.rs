@@ -16,7 +16,17 @@ const OUTPUTS: usize = 4;
 pub(super) struct Words;
 
 impl Taps for Words {
-    const ROWS: usize = 4;
+    fn rows(_: usize, _: usize) -> usize {
+        4
+    }
+
+    fn seen(kernel: usize, stride: usize, rows: usize) -> usize {
+        (rows - 1) * stride + kernel
+    }
+
+    fn next_row(_: usize, stride: usize, line: usize) -> [usize; 2] {
+        [stride * line, 0]
+    }
 
     fn column_len(rows: usize) -> usize {
         rows * HALF * size_of::<u16>()
