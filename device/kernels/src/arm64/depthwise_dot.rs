@@ -85,18 +85,22 @@ impl Taps for Groups {
         unsafe {
             let mut high = low.add(seen.columns * column_len);
             for rows in seen.rows().chunks_exact(GROUP) {
-                let rows = [rows[0], rows[1], rows[2], rows[3]];
+                let [a, b, c, d] = [rows[0], rows[1], rows[2], rows[3]];
                 let (mut to_low, mut to_high) = (low, high);
+                for _ in 0..seen.before {
+                    store_group([zero_point; GROUP], to_low, to_high);
+                    (to_low, to_high) = (to_low.add(column_len), to_high.add(column_len));
+                }
                 let mut at = 0;
-                for column in 0..seen.columns {
-                    let bytes = if column.wrapping_sub(seen.before) < seen.width {
-                        let bytes = rows.map(|row| load_signed(row, at));
-                        at += seen.step;
-                        bytes
-                    } else {
-                        [zero_point; GROUP]
-                    };
-                    store_group(bytes, to_low, to_high);
+                for _ in 0..seen.width {
+                    let (a, b) = (load_signed(a, at), load_signed(b, at));
+                    let (c, d) = (load_signed(c, at), load_signed(d, at));
+                    store_group([a, b, c, d], to_low, to_high);
+                    at = at.wrapping_add(seen.step);
+                    (to_low, to_high) = (to_low.add(column_len), to_high.add(column_len));
+                }
+                for _ in seen.before + seen.width..seen.columns {
+                    store_group([zero_point; GROUP], to_low, to_high);
                     (to_low, to_high) = (to_low.add(column_len), to_high.add(column_len));
                 }
                 (low, high) = (low.add(GROUP_LEN), high.add(GROUP_LEN));
