@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::memory::{Packed, cut, len_of, padded};
+use crate::arm::memory::{Packed, cut, len_of, padded};
 use super::vector::{LANES, requantize, store_first, zero_point};
 use crate::SLACK;
 use crate::operator::Kernel;

@@ -9,7 +9,7 @@ use std::arch::aarch64::*;
 
 use super::depthwise::{HALF, Row, Seen, Taps, for_each};
 use super::matrix_dot::dot;
-use super::memory::{Packed, padded};
+use crate::arm::memory::{Packed, padded};
 use super::vector::{FLIP, LANES, load_signed};
 use crate::operators::Depthwise;
 

@@ -5,7 +5,7 @@
 use std::arch::aarch64::*;
 
 use super::depthwise::{HALF, Row, Seen, Taps, for_each};
-use super::memory::{Packed, padded};
+use crate::arm::memory::{Packed, padded};
 use super::vector::LANES;
 use crate::operators::Depthwise;
 

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::ops::Range;
 
-use super::memory::{Packed, cut, len_of, padded};
+use crate::arm::memory::{Packed, cut, len_of, padded};
 use super::rows::{self, Rows};
 use super::vector::LANES;
 use crate::operator::Kernel;

@@ -8,7 +8,7 @@ use std::arch::asm;
 use std::ops::Range;
 
 use super::matrix::{self, Requantized, Weights};
-use super::memory::Packed;
+use crate::arm::memory::Packed;
 use super::rows::Rows;
 use super::vector::{LANES, requantize, store_first, zero_point};
 

@@ -1,102 +1,26 @@
 //! Matrix product of Armv8.0, which has no dot product: `smull` and `smlal` multiply bytes to 16 bits, `sadalp` adds
 //! pairs of these to sums of 32 bits.
 //!
-//! Two products of a signed byte and a weight of [-127, 127] always fit 16 bits, and so do four where the magnitudes of
-//! the weights add up to 255 at most, which is most often true: bell-shaped weights are rarely large together. So the
-//! chunks of 16 bytes of a row are multiplied in pairs where all channels of a panel allow it (with weights of seven
-//! bits: almost everywhere), and one by one where they do not.
-//!
 //! A tile is 4 rows x 4 channels. Each row and channel has its own vector of sums, whose lanes are added at the end.
 
 use std::arch::aarch64::*;
 use std::arch::asm;
 use std::ops::Range;
 
+use crate::arm::memory::Packed;
+use crate::arm::pairs::{CHANNELS, PairedWeights, Panel};
 use super::matrix::{self, Requantized, Weights};
-use super::memory::{Packed, padded};
 use super::rows::Rows;
 use super::vector::{LANES, lane_sums, requantize, store_first, zero_point};
 
-/// Channels of a panel.
-const CHANNELS: usize = 4;
-
-/// Largest sum of magnitudes of weights whose products with signed bytes are added in 16 bits.
-const LARGEST_SUM: u32 = (i16::MAX as u32) / 128;
-
-/// Largest magnitude of a weight that can be packed: with one more, two products may leave 16 bits.
-pub(super) const LARGEST_WEIGHT: u8 = 127;
-
 #[derive(Debug)]
-struct Panel {
-    /// Where its weights start, in bytes.
-    weights: usize,
-    /// The first chunks of its pairs, then its single chunks.
-    chunks: Vec<u32>,
-    pairs: usize,
-}
-
-#[derive(Debug)]
-pub(super) struct NeonWeights {
-    /// For each panel: pair x channel x 32 bytes, single chunk x channel x 16 bytes, channel x 8 bytes.
-    packed: Packed,
-    panels: Vec<Panel>,
-    /// Whole chunks of a row, at least one.
-    chunks: usize,
-    /// Whether up to eight bytes of a row are left.
-    half: bool,
-    channels: usize,
-}
+pub(super) struct NeonWeights(PairedWeights);
 
 impl Weights for NeonWeights {
     const ROWS: usize = 4;
 
     fn pack(weights: &[i8], depth: usize) -> Self {
-        let half = depth > LANES && (1..=LANES / 2).contains(&(depth % LANES));
-        let chunks = if half { depth / LANES } else { depth.div_ceil(LANES) };
-        let channels = weights.len() / depth;
-        let mut packed = vec![];
-        let mut panels = vec![];
-        for panel in weights.chunks(CHANNELS * depth) {
-            let mut rows: Vec<Vec<i8>> =
-                panel.chunks_exact(depth).map(|row| padded(row, LANES)).collect();
-            rows.resize(CHANNELS, vec![0; depth.next_multiple_of(LANES)]);
-            let start = packed.len();
-            let (mut pairs, mut singles) = (vec![], vec![]);
-            let mut chunk = 0;
-            while chunk < chunks {
-                if chunk + 1 < chunks && rows.iter().all(|row| fits(&row[chunk * LANES..])) {
-                    pairs.push(chunk as u32);
-                    chunk += 2;
-                } else {
-                    singles.push(chunk as u32);
-                    chunk += 1;
-                }
-            }
-            for (chunks, len) in [(&pairs, 2 * LANES), (&singles, LANES)] {
-                for chunk in chunks {
-                    for row in &rows {
-                        packed.extend(&row[*chunk as usize * LANES..][..len]);
-                    }
-                }
-            }
-            if half {
-                for row in &rows {
-                    packed.extend(&row[chunks * LANES..][..LANES / 2]);
-                }
-            }
-            panels.push(Panel {
-                weights: start,
-                pairs: pairs.len(),
-                chunks: [pairs, singles].concat(),
-            });
-        }
-        NeonWeights {
-            packed: Packed::bytes(&packed),
-            panels,
-            chunks,
-            half,
-            channels,
-        }
+        NeonWeights(PairedWeights::pack(weights, depth))
     }
 
     unsafe fn gather(
@@ -112,7 +36,7 @@ impl Weights for NeonWeights {
 
     #[target_feature(enable = "neon")]
     unsafe fn requantized(&self, rows: *const i8, count: usize, to: &Requantized, output: *mut u8) {
-        for (panel, first) in self.panels.iter().zip((0..self.channels).step_by(CHANNELS)) {
+        for (panel, first) in self.0.panels.iter().zip((0..self.0.channels).step_by(CHANNELS)) {
             // SAFETY: as for the caller.
             unsafe { self.panel(panel, first, rows, count, to, output.add(first)) };
         }
@@ -121,7 +45,7 @@ impl Weights for NeonWeights {
     #[target_feature(enable = "neon")]
     unsafe fn sums(&self, row: *const i8, first: usize, bias: &Packed) -> [i32; LANES] {
         let mut sums = [0; LANES];
-        let panels = self.panels[first / CHANNELS..].iter();
+        let panels = self.0.panels[first / CHANNELS..].iter();
         for ((sums, panel), i) in sums.chunks_exact_mut(CHANNELS).zip(panels).zip(0..) {
             // SAFETY: as for the caller; the bias is padded to 16 channels, the chunk has four sums.
             unsafe {
@@ -132,14 +56,6 @@ impl Weights for NeonWeights {
         }
         sums
     }
-}
-
-/// Whether the products of the pair of chunks that `row` starts with can be added in 16 bits.
-fn fits(row: &[i8]) -> bool {
-    (0..LANES / 2).all(|lane| {
-        let lanes = row[lane..2 * LANES].iter().step_by(LANES / 2);
-        lanes.map(|w| u32::from(w.unsigned_abs())).sum::<u32>() <= LARGEST_SUM
-    })
 }
 
 /// Loads a chunk of four rows into v0 to v3, and the next one into v4 to v7.
@@ -267,7 +183,7 @@ impl NeonWeights {
         to: &Requantized,
         mut output: *mut u8,
     ) {
-        let row_len = (self.chunks + usize::from(self.half)) * LANES;
+        let row_len = self.0.row_len();
         let tile_len = Self::ROWS * row_len;
         let stride = to.channels;
         let channels = (to.channels - first).min(CHANNELS);
@@ -322,7 +238,7 @@ impl NeonWeights {
     #[target_feature(enable = "neon")]
     unsafe fn multiply_row(&self, row: *const i8, panel: &Panel) -> int32x4_t {
         let mut sums = [vdupq_n_s32(0); CHANNELS];
-        let mut weights = self.packed.at::<i8>(panel.weights);
+        let mut weights = self.0.weights(panel);
         let (pairs, singles) = panel.chunks.split_at(panel.pairs);
         // SAFETY: the row has these chunks, the panel has weights for them.
         unsafe {
@@ -348,8 +264,8 @@ impl NeonWeights {
                     weights = weights.add(LANES);
                 }
             }
-            if self.half {
-                let bytes = vld1_s8(row.add(self.chunks * LANES));
+            if self.0.half {
+                let bytes = vld1_s8(row.add(self.0.chunks * LANES));
                 for sum in &mut sums {
                     *sum = vpadalq_s16(*sum, vmull_s8(vld1_s8(weights), bytes));
                     weights = weights.add(LANES / 2);
@@ -419,8 +335,8 @@ impl NeonWeights {
                 chunks = inout(reg) panel.chunks.as_ptr() => _,
                 pairs = inout(reg) panel.pairs => _,
                 singles = inout(reg) panel.chunks.len() - panel.pairs => _,
-                half = in(reg) if self.half { self.chunks * Self::ROWS * LANES } else { 0 },
-                weights = inout(reg) self.packed.at::<i8>(panel.weights) => _,
+                half = in(reg) self.0.half_offset(Self::ROWS),
+                weights = inout(reg) self.0.weights(panel) => _,
                 chunk = out(reg) _,
                 out("v0") _, out("v1") _, out("v2") _, out("v3") _,
                 out("v4") _, out("v5") _, out("v6") _, out("v7") _,

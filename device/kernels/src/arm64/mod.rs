@@ -7,7 +7,6 @@ mod elementwise;
 mod matrix;
 mod matrix_dot;
 mod matrix_neon;
-mod memory;
 mod pools;
 mod rows;
 mod table;
@@ -15,6 +14,7 @@ mod vector;
 
 use std::arch::is_aarch64_feature_detected;
 
+use crate::arm::pairs::fit;
 use crate::dispatch::InstructionSet;
 use crate::operator::Kernel;
 use crate::operators::{Add, AveragePool, Conv, Depthwise, Linear, MaxPool, Multiply, Table};
@@ -24,7 +24,7 @@ use depthwise_neon::Words;
 use elementwise::{NeonAdd, NeonMultiply};
 use matrix::{PackedConv, PackedLinear};
 use matrix_dot::DotWeights;
-use matrix_neon::{LARGEST_WEIGHT, NeonWeights};
+use matrix_neon::NeonWeights;
 use pools::{NeonAveragePool, NeonMaxPool};
 use table::NeonTable;
 
@@ -90,11 +90,6 @@ impl InstructionSet for Neon {
             Box::new(linear)
         }
     }
-}
-
-/// Whether the products of two weights can be added in 16 bits.
-fn fit(weights: &[i8]) -> bool {
-    weights.iter().all(|w| w.unsigned_abs() <= LARGEST_WEIGHT)
 }
 
 /// With the dot product of bytes: of the Raspberry Pi, 5.

@@ -4,22 +4,22 @@ use crate::memory::{AlignedBytes, LINE};
 
 /// Values as the kernels load them.
 #[derive(Debug)]
-pub(super) struct Packed(AlignedBytes);
+pub(crate) struct Packed(AlignedBytes);
 
 impl Packed {
-    pub(super) fn bytes(values: &[i8]) -> Packed {
+    pub(crate) fn bytes(values: &[i8]) -> Packed {
         Packed::of(values, |v| v.to_ne_bytes())
     }
 
-    pub(super) fn words(values: &[i16]) -> Packed {
+    pub(crate) fn words(values: &[i16]) -> Packed {
         Packed::of(values, |v| v.to_ne_bytes())
     }
 
-    pub(super) fn integers(values: &[i32]) -> Packed {
+    pub(crate) fn integers(values: &[i32]) -> Packed {
         Packed::of(values, |v| v.to_ne_bytes())
     }
 
-    pub(super) fn floats(values: &[f32]) -> Packed {
+    pub(crate) fn floats(values: &[f32]) -> Packed {
         Packed::of(values, |v| v.to_ne_bytes())
     }
 
@@ -32,25 +32,25 @@ impl Packed {
     }
 
     /// Bytes of all values.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
     /// The value with this index, of the type that was packed.
-    pub(super) fn at<T>(&self, index: usize) -> *const T {
+    pub(crate) fn at<T>(&self, index: usize) -> *const T {
         self.0[index * size_of::<T>()..].as_ptr().cast()
     }
 }
 
 /// `values`, one per channel, and as many of 0 as make them a multiple of `lanes`.
-pub(super) fn padded<T: Copy + Default>(values: &[T], lanes: usize) -> Vec<T> {
+pub(crate) fn padded<T: Copy + Default>(values: &[T], lanes: usize) -> Vec<T> {
     let mut padded = values.to_vec();
     padded.resize(values.len().next_multiple_of(lanes), T::default());
     padded
 }
 
 /// Cuts scratch into pieces that start where vectors do not straddle cache lines.
-pub(super) fn cut<const N: usize>(scratch: &mut [u8], pieces: [usize; N]) -> [&mut [u8]; N] {
+pub(crate) fn cut<const N: usize>(scratch: &mut [u8], pieces: [usize; N]) -> [&mut [u8]; N] {
     let align = scratch.as_ptr().align_offset(LINE);
     let mut rest = &mut scratch[align..];
     pieces.map(|len| {
@@ -61,6 +61,6 @@ pub(super) fn cut<const N: usize>(scratch: &mut [u8], pieces: [usize; N]) -> [&m
 }
 
 /// Bytes of scratch for pieces of these lengths.
-pub(super) fn len_of<const N: usize>(pieces: [usize; N]) -> usize {
+pub(crate) fn len_of<const N: usize>(pieces: [usize; N]) -> usize {
     pieces.iter().fold(LINE, |sum, len| sum + len.next_multiple_of(LINE))
 }
