@@ -31,11 +31,6 @@ impl Packed {
         Packed(packed)
     }
 
-    /// Bytes of all values.
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-
     /// The value with this index, of the type that was packed.
     pub(crate) fn at<T>(&self, index: usize) -> *const T {
         self.0[index * size_of::<T>()..].as_ptr().cast()
@@ -62,5 +57,7 @@ pub(crate) fn cut<const N: usize>(scratch: &mut [u8], pieces: [usize; N]) -> [&m
 
 /// Bytes of scratch for pieces of these lengths.
 pub(crate) fn len_of<const N: usize>(pieces: [usize; N]) -> usize {
-    pieces.iter().fold(LINE, |sum, len| sum + len.next_multiple_of(LINE))
+    pieces
+        .iter()
+        .fold(LINE, |sum, len| sum + len.next_multiple_of(LINE))
 }

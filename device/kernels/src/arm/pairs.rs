@@ -41,21 +41,24 @@ pub(crate) struct PairedWeights {
     pub(crate) chunks: usize,
     /// Whether up to eight bytes of a row are left.
     pub(crate) half: bool,
-    /// Of all panels; the last may have fewer than four.
-    pub(crate) channels: usize,
 }
 
 impl PairedWeights {
     /// Packs `weights`, channel x depth.
     pub(crate) fn pack(weights: &[i8], depth: usize) -> Self {
         let half = depth > CHUNK && (1..=CHUNK / 2).contains(&(depth % CHUNK));
-        let chunks = if half { depth / CHUNK } else { depth.div_ceil(CHUNK) };
-        let channels = weights.len() / depth;
+        let chunks = if half {
+            depth / CHUNK
+        } else {
+            depth.div_ceil(CHUNK)
+        };
         let mut packed = vec![];
         let mut panels = vec![];
         for panel in weights.chunks(CHANNELS * depth) {
-            let mut rows: Vec<Vec<i8>> =
-                panel.chunks_exact(depth).map(|row| padded(row, CHUNK)).collect();
+            let mut rows: Vec<Vec<i8>> = panel
+                .chunks_exact(depth)
+                .map(|row| padded(row, CHUNK))
+                .collect();
             rows.resize(CHANNELS, vec![0; depth.next_multiple_of(CHUNK)]);
             let start = packed.len();
             let (mut pairs, mut singles) = (vec![], vec![]);
@@ -92,7 +95,6 @@ impl PairedWeights {
             panels,
             chunks,
             half,
-            channels,
         }
     }
 
@@ -103,7 +105,11 @@ impl PairedWeights {
 
     /// Where the half chunk of a tile of `rows` rows starts, if there is one; else 0.
     pub(crate) fn half_offset(&self, rows: usize) -> usize {
-        if self.half { self.chunks * rows * CHUNK } else { 0 }
+        if self.half {
+            self.chunks * rows * CHUNK
+        } else {
+            0
+        }
     }
 
     pub(crate) fn weights(&self, panel: &Panel) -> *const i8 {

@@ -8,9 +8,9 @@ use std::fmt::Debug;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use crate::arm::memory::{Packed, cut, len_of, padded};
 use super::vector::{LANES, requantize, store_first, zero_point};
 use crate::SLACK;
+use crate::arm::memory::{Packed, cut, len_of, padded};
 use crate::operator::Kernel;
 use crate::operators::Depthwise;
 use crate::window::Window;
@@ -37,6 +37,9 @@ pub(super) trait Taps: Debug + Send + Sync + Sized + 'static {
 
     /// What the next output row finds further on: in a layout of rows of `line` bytes, and in the weights.
     fn next_row(kernel: usize, stride: usize, line: usize) -> [usize; 2];
+
+    /// Bytes of the weights of half a block.
+    fn weights_len(kernel: usize, stride: usize) -> usize;
 
     /// The weights, half after half, and the folded biases.
     fn pack(depthwise: &Depthwise) -> [Packed; 2];
@@ -135,7 +138,11 @@ impl Row {
         unsafe {
             store_first(output, bytes, self.channels);
             if count == 2 {
-                store_first(output.add(self.step), vextq_u8::<8>(bytes, bytes), self.channels);
+                store_first(
+                    output.add(self.step),
+                    vextq_u8::<8>(bytes, bytes),
+                    self.channels,
+                );
             }
         }
     }
@@ -178,7 +185,7 @@ impl<T: Taps> PackedDepthwise<T> {
         if height != width || !matches!(height, 3 | 5) || down != right || !matches!(down, 1 | 2) {
             return None;
         }
-        let columns = (window.out_width - 1) * right + width;
+        let columns = window.reach()[1];
         let mut band = T::rows(height, down).min(window.out_height);
         let len = |rows| 2 * columns * T::column_len(T::seen(height, down, rows));
         while band > 1 && len(band) > LAYOUT {
@@ -187,7 +194,7 @@ impl<T: Taps> PackedDepthwise<T> {
         let [weights, bias] = T::pack(depthwise);
         Some(PackedDepthwise {
             window,
-            half: weights.len() / window.channels.div_ceil(HALF),
+            half: T::weights_len(height, down),
             weights,
             bias,
             scales: Packed::floats(&padded(&depthwise.requantize.scales, LANES)),

@@ -9,8 +9,8 @@ use std::arch::aarch64::*;
 
 use super::depthwise::{HALF, Row, Seen, Taps, for_each};
 use super::matrix_dot::dot;
-use crate::arm::memory::{Packed, padded};
 use super::vector::{FLIP, LANES, load_signed};
+use crate::arm::memory::{Packed, padded};
 use crate::operators::Depthwise;
 
 /// Rows of a group.
@@ -40,6 +40,10 @@ impl Taps for Groups {
 
     fn column_len(rows: usize) -> usize {
         rows.div_ceil(GROUP) * GROUP_LEN
+    }
+
+    fn weights_len(kernel: usize, stride: usize) -> usize {
+        Groups::rows(kernel, stride) * kernel * Groups::column_len(kernel)
     }
 
     /// Half x output row x kernel column x group x channel x row.
@@ -140,8 +144,14 @@ impl Taps for Groups {
 unsafe fn store_group(rows: [int8x16_t; GROUP], low: *mut i8, high: *mut i8) {
     let words = |bytes| vreinterpretq_s16_s8(bytes);
     let bytes = |words| vreinterpretq_s8_s16(words);
-    let (a, b) = (words(vzip1q_s8(rows[0], rows[1])), words(vzip1q_s8(rows[2], rows[3])));
-    let (c, d) = (words(vzip2q_s8(rows[0], rows[1])), words(vzip2q_s8(rows[2], rows[3])));
+    let (a, b) = (
+        words(vzip1q_s8(rows[0], rows[1])),
+        words(vzip1q_s8(rows[2], rows[3])),
+    );
+    let (c, d) = (
+        words(vzip2q_s8(rows[0], rows[1])),
+        words(vzip2q_s8(rows[2], rows[3])),
+    );
     // SAFETY: the caller vouches for the groups.
     unsafe {
         vst1q_s8(low, bytes(vzip1q_s16(a, b)));
@@ -166,24 +176,24 @@ unsafe fn sums<const KERNEL: usize, const STRIDE: usize, const COUNT: usize>(
     unsafe {
         let mut sums = [[vld1q_s32(row.bias), vld1q_s32(row.bias.add(4))]; COUNT];
         for_each!(COLUMN in 0 1 2 3 4 5 6 7 8 9 10 {
-            for_each!(GROUP in 0 1 {
-                let groups = column_len / GROUP_LEN;
-                if COLUMN < (COUNT - 1) * STRIDE + KERNEL && GROUP < groups {
-                    let bytes = columns.add((COLUMN * groups + GROUP) * GROUP_LEN);
-                    let bytes = [vld1q_s8(bytes), vld1q_s8(bytes.add(LANES))];
-                    for_each!(OUTPUT in 0 1 2 3 {
-                        let first = OUTPUT * STRIDE;
-                        if OUTPUT < COUNT && COLUMN >= first && COLUMN - first < KERNEL {
-                            let group = (COLUMN - first) * groups + GROUP;
-                            let weights = row.weights.add(group * GROUP_LEN);
-                            let sums = &mut sums[OUTPUT];
-                            sums[0] = dot(sums[0], vld1q_s8(weights), bytes[0]);
-                            sums[1] = dot(sums[1], vld1q_s8(weights.add(LANES)), bytes[1]);
-                        }
-                    });
-                }
-            });
-        });
+                   for_each!(GROUP in 0 1 {
+                       let groups = column_len / GROUP_LEN;
+                       if COLUMN < (COUNT - 1) * STRIDE + KERNEL && GROUP < groups {
+                           let bytes = columns.add((COLUMN * groups + GROUP) * GROUP_LEN);
+                           let bytes = [vld1q_s8(bytes), vld1q_s8(bytes.add(LANES))];
+                           for_each!(OUTPUT in 0 1 2 3 {
+                               let tap = COLUMN.checked_sub(OUTPUT * STRIDE).filter(|tap| *tap < KERNEL);
+        if let Some(tap) = tap && OUTPUT < COUNT {
+                                   let group = tap * groups + GROUP;
+                                   let weights = row.weights.add(group * GROUP_LEN);
+                                   let sums = &mut sums[OUTPUT];
+                                   sums[0] = dot(sums[0], vld1q_s8(weights), bytes[0]);
+                                   sums[1] = dot(sums[1], vld1q_s8(weights.add(LANES)), bytes[1]);
+                               }
+                           });
+                       }
+                   });
+               });
         sums
     }
 }

@@ -5,8 +5,8 @@
 use std::arch::aarch64::*;
 
 use super::depthwise::{HALF, Row, Seen, Taps, for_each};
-use crate::arm::memory::{Packed, padded};
 use super::vector::LANES;
+use crate::arm::memory::{Packed, padded};
 use crate::operators::Depthwise;
 
 /// Neighbouring outputs that are computed together.
@@ -30,6 +30,10 @@ impl Taps for Words {
 
     fn column_len(rows: usize) -> usize {
         rows * HALF * size_of::<u16>()
+    }
+
+    fn weights_len(kernel: usize, _: usize) -> usize {
+        kernel * kernel * HALF * size_of::<i16>()
     }
 
     /// Half x tap x channel, each of 16 bits.
@@ -116,19 +120,19 @@ unsafe fn sums<const KERNEL: usize, const STRIDE: usize, const COUNT: usize>(
         let mut sums = [[vld1q_s32(row.bias), vld1q_s32(row.bias.add(4))]; COUNT];
         for _ in 0..KERNEL {
             for_each!(COLUMN in 0 1 2 3 4 5 6 7 8 9 10 {
-                if COLUMN < (COUNT - 1) * STRIDE + KERNEL {
-                    let bytes = vld1q_s16(columns.add(COLUMN * HALF));
-                    for_each!(OUTPUT in 0 1 2 3 {
-                        let first = OUTPUT * STRIDE;
-                        if OUTPUT < COUNT && COLUMN >= first && COLUMN - first < KERNEL {
-                            let tap = vld1q_s16(weights.add((COLUMN - first) * HALF));
-                            let sums = &mut sums[OUTPUT];
-                            sums[0] = vmlal_s16(sums[0], vget_low_s16(tap), vget_low_s16(bytes));
-                            sums[1] = vmlal_high_s16(sums[1], tap, bytes);
-                        }
-                    });
-                }
-            });
+                           if COLUMN < (COUNT - 1) * STRIDE + KERNEL {
+                               let bytes = vld1q_s16(columns.add(COLUMN * HALF));
+                               for_each!(OUTPUT in 0 1 2 3 {
+                                   let tap = COLUMN.checked_sub(OUTPUT * STRIDE).filter(|tap| *tap < KERNEL);
+            if let Some(tap) = tap && OUTPUT < COUNT {
+                                       let weights = vld1q_s16(weights.add(tap * HALF));
+                                       let sums = &mut sums[OUTPUT];
+                                       sums[0] = vmlal_s16(sums[0], vget_low_s16(weights), vget_low_s16(bytes));
+                                       sums[1] = vmlal_high_s16(sums[1], weights, bytes);
+                                   }
+                               });
+                           }
+                       });
             weights = weights.add(KERNEL * HALF);
             columns = columns.byte_add(row.line);
         }

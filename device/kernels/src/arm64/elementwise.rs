@@ -87,12 +87,19 @@ unsafe fn multiply(multiply: &Multiply, mut a: *const u8, mut b: *const u8, outp
             let low = |v, z| vreinterpretq_s16_u16(vsubl_u8(vget_low_u8(v), z));
             let high = |v, z| vreinterpretq_s16_u16(vsubl_u8(vget_high_u8(v), z));
             let half = |x, y| {
-                let products = [vmull_s16(vget_low_s16(x), vget_low_s16(y)), vmull_high_s16(x, y)];
+                let products = [
+                    vmull_s16(vget_low_s16(x), vget_low_s16(y)),
+                    vmull_high_s16(x, y),
+                ];
                 products.map(|p| vmulq_f32(vcvtq_f32_s32(p), scale))
             };
             let [p, q] = half(low(x, za), low(y, zb));
             let [r, s] = half(high(x, za), high(y, zb));
-            store_first(output.as_mut_ptr(), to_bytes([p, q, r, s], zero_point), output.len());
+            store_first(
+                output.as_mut_ptr(),
+                to_bytes([p, q, r, s], zero_point),
+                output.len(),
+            );
             (a, b) = (a.add(LANES), b.add(LANES));
         }
     }

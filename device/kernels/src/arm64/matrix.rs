@@ -3,9 +3,9 @@
 use std::fmt::Debug;
 use std::ops::Range;
 
-use crate::arm::memory::{Packed, cut, len_of, padded};
 use super::rows::{self, Rows};
 use super::vector::LANES;
+use crate::arm::memory::{Packed, cut, len_of, padded};
 use crate::operator::Kernel;
 use crate::operators::{Conv, Linear};
 
@@ -59,7 +59,10 @@ pub(super) struct Requantized {
 fn signed_bias(bias: &[i32], weights: &[i8], depth: usize) -> Packed {
     let rows = weights.chunks_exact(depth).zip(bias);
     let bias: Vec<i32> = rows
-        .map(|(row, bias)| row.iter().fold(*bias, |sum, w| sum.wrapping_add(128 * i32::from(*w))))
+        .map(|(row, bias)| {
+            row.iter()
+                .fold(*bias, |sum, w| sum.wrapping_add(128 * i32::from(*w)))
+        })
         .collect();
     Packed::integers(&padded(&bias, LANES))
 }
@@ -123,8 +126,15 @@ impl<W: Weights> Kernel for PackedConv<W> {
             // SAFETY: weights are packed only for a processor that multiplies them; the input has been checked, row and
             // block are as long as their pieces, and the block holds `count` rows.
             unsafe {
-                W::gather(&self.rows, first..first + count, inputs[0].as_ptr(), row, block);
-                self.weights.requantized(block.cast(), count, &self.to, output.as_mut_ptr());
+                W::gather(
+                    &self.rows,
+                    first..first + count,
+                    inputs[0].as_ptr(),
+                    row,
+                    block,
+                );
+                self.weights
+                    .requantized(block.cast(), count, &self.to, output.as_mut_ptr());
             }
             first += count;
         }
@@ -163,7 +173,10 @@ impl<W: Weights> Kernel<f32> for PackedLinear<W> {
         let scales = self.scales[first..].chunks(LANES);
         for (i, (logits, scales)) in logits.chunks_mut(LANES).zip(scales).enumerate() {
             // SAFETY: weights are packed only for a processor that multiplies them; there are logits left.
-            let sums = unsafe { self.weights.sums(row.as_ptr().cast(), first + i * LANES, &self.bias) };
+            let sums = unsafe {
+                self.weights
+                    .sums(row.as_ptr().cast(), first + i * LANES, &self.bias)
+            };
             for ((logit, sum), scale) in logits.iter_mut().zip(sums).zip(scales) {
                 *logit = sum as f32 * scale;
             }

@@ -8,9 +8,9 @@ use std::arch::asm;
 use std::ops::Range;
 
 use super::matrix::{self, Requantized, Weights};
-use crate::arm::memory::Packed;
 use super::rows::Rows;
 use super::vector::{LANES, requantize, store_first, zero_point};
+use crate::arm::memory::Packed;
 
 /// Bytes of a row that are multiplied by one instruction.
 const GROUP: usize = 4;
@@ -270,7 +270,11 @@ unsafe fn multiply<const ROWS: usize, const VECTORS: usize>(
 /// Adds to each sum the products of four weights and the four bytes of `group`.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-fn dot_group<const GROUP: i32>(mut sums: int32x4_t, weights: int8x16_t, bytes: int8x16_t) -> int32x4_t {
+fn dot_group<const GROUP: i32>(
+    mut sums: int32x4_t,
+    weights: int8x16_t,
+    bytes: int8x16_t,
+) -> int32x4_t {
     // SAFETY: the instruction reads and writes registers only, and the processor has it.
     unsafe {
         asm!(

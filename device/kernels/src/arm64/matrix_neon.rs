@@ -7,11 +7,11 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 use std::ops::Range;
 
-use crate::arm::memory::Packed;
-use crate::arm::pairs::{CHANNELS, PairedWeights, Panel};
 use super::matrix::{self, Requantized, Weights};
 use super::rows::Rows;
 use super::vector::{LANES, lane_sums, requantize, store_first, zero_point};
+use crate::arm::memory::Packed;
+use crate::arm::pairs::{CHANNELS, PairedWeights, Panel};
 
 #[derive(Debug)]
 pub(super) struct NeonWeights(PairedWeights);
@@ -36,7 +36,7 @@ impl Weights for NeonWeights {
 
     #[target_feature(enable = "neon")]
     unsafe fn requantized(&self, rows: *const i8, count: usize, to: &Requantized, output: *mut u8) {
-        for (panel, first) in self.0.panels.iter().zip((0..self.0.channels).step_by(CHANNELS)) {
+        for (panel, first) in self.0.panels.iter().zip((0..to.channels).step_by(CHANNELS)) {
             // SAFETY: as for the caller.
             unsafe { self.panel(panel, first, rows, count, to, output.add(first)) };
         }
@@ -74,14 +74,46 @@ macro_rules! load_chunks {
 macro_rules! multiply_chunk {
     ($weights:literal, $a:literal, $b:literal, $c:literal, $d:literal) => {
         concat!(
-            "smull ", $a, ".8h, ", $weights, ".8b, v0.8b\n",
-            "smull ", $b, ".8h, ", $weights, ".8b, v1.8b\n",
-            "smull ", $c, ".8h, ", $weights, ".8b, v2.8b\n",
-            "smull ", $d, ".8h, ", $weights, ".8b, v3.8b\n",
-            "smlal2 ", $a, ".8h, ", $weights, ".16b, v0.16b\n",
-            "smlal2 ", $b, ".8h, ", $weights, ".16b, v1.16b\n",
-            "smlal2 ", $c, ".8h, ", $weights, ".16b, v2.16b\n",
-            "smlal2 ", $d, ".8h, ", $weights, ".16b, v3.16b\n",
+            "smull ",
+            $a,
+            ".8h, ",
+            $weights,
+            ".8b, v0.8b\n",
+            "smull ",
+            $b,
+            ".8h, ",
+            $weights,
+            ".8b, v1.8b\n",
+            "smull ",
+            $c,
+            ".8h, ",
+            $weights,
+            ".8b, v2.8b\n",
+            "smull ",
+            $d,
+            ".8h, ",
+            $weights,
+            ".8b, v3.8b\n",
+            "smlal2 ",
+            $a,
+            ".8h, ",
+            $weights,
+            ".16b, v0.16b\n",
+            "smlal2 ",
+            $b,
+            ".8h, ",
+            $weights,
+            ".16b, v1.16b\n",
+            "smlal2 ",
+            $c,
+            ".8h, ",
+            $weights,
+            ".16b, v2.16b\n",
+            "smlal2 ",
+            $d,
+            ".8h, ",
+            $weights,
+            ".16b, v3.16b\n",
         )
     };
 }
@@ -90,10 +122,22 @@ macro_rules! multiply_chunk {
 macro_rules! add_pairs {
     ($add:literal, $a:literal, $b:literal, $c:literal, $d:literal) => {
         concat!(
-            $add, " ", $a, ".4s, v10.8h\n",
-            $add, " ", $b, ".4s, v11.8h\n",
-            $add, " ", $c, ".4s, v12.8h\n",
-            $add, " ", $d, ".4s, v13.8h\n",
+            $add,
+            " ",
+            $a,
+            ".4s, v10.8h\n",
+            $add,
+            " ",
+            $b,
+            ".4s, v11.8h\n",
+            $add,
+            " ",
+            $c,
+            ".4s, v12.8h\n",
+            $add,
+            " ",
+            $d,
+            ".4s, v13.8h\n",
         )
     };
 }
@@ -103,14 +147,30 @@ macro_rules! multiply_pair_of_channel {
     ($add:literal, $first:literal, $second:literal, $a:literal, $b:literal, $c:literal, $d:literal) => {
         concat!(
             multiply_chunk!($first, "v10", "v11", "v12", "v13"),
-            "smlal v10.8h, ", $second, ".8b, v4.8b\n",
-            "smlal v11.8h, ", $second, ".8b, v5.8b\n",
-            "smlal v12.8h, ", $second, ".8b, v6.8b\n",
-            "smlal v13.8h, ", $second, ".8b, v7.8b\n",
-            "smlal2 v10.8h, ", $second, ".16b, v4.16b\n",
-            "smlal2 v11.8h, ", $second, ".16b, v5.16b\n",
-            "smlal2 v12.8h, ", $second, ".16b, v6.16b\n",
-            "smlal2 v13.8h, ", $second, ".16b, v7.16b\n",
+            "smlal v10.8h, ",
+            $second,
+            ".8b, v4.8b\n",
+            "smlal v11.8h, ",
+            $second,
+            ".8b, v5.8b\n",
+            "smlal v12.8h, ",
+            $second,
+            ".8b, v6.8b\n",
+            "smlal v13.8h, ",
+            $second,
+            ".8b, v7.8b\n",
+            "smlal2 v10.8h, ",
+            $second,
+            ".16b, v4.16b\n",
+            "smlal2 v11.8h, ",
+            $second,
+            ".16b, v5.16b\n",
+            "smlal2 v12.8h, ",
+            $second,
+            ".16b, v6.16b\n",
+            "smlal2 v13.8h, ",
+            $second,
+            ".16b, v7.16b\n",
             add_pairs!($add, $a, $b, $c, $d),
         )
     };
@@ -158,14 +218,46 @@ macro_rules! multiply_single {
 macro_rules! multiply_half {
     ($p:literal, $q:literal, $r:literal, $s:literal, $weights:literal, $a:literal, $b:literal, $c:literal, $d:literal) => {
         concat!(
-            "smull ", $p, ".8h, ", $weights, ".8b, v0.8b\n",
-            "smull ", $q, ".8h, ", $weights, ".8b, v1.8b\n",
-            "smull ", $r, ".8h, ", $weights, ".8b, v2.8b\n",
-            "smull ", $s, ".8h, ", $weights, ".8b, v3.8b\n",
-            "sadalp ", $a, ".4s, ", $p, ".8h\n",
-            "sadalp ", $b, ".4s, ", $q, ".8h\n",
-            "sadalp ", $c, ".4s, ", $r, ".8h\n",
-            "sadalp ", $d, ".4s, ", $s, ".8h\n",
+            "smull ",
+            $p,
+            ".8h, ",
+            $weights,
+            ".8b, v0.8b\n",
+            "smull ",
+            $q,
+            ".8h, ",
+            $weights,
+            ".8b, v1.8b\n",
+            "smull ",
+            $r,
+            ".8h, ",
+            $weights,
+            ".8b, v2.8b\n",
+            "smull ",
+            $s,
+            ".8h, ",
+            $weights,
+            ".8b, v3.8b\n",
+            "sadalp ",
+            $a,
+            ".4s, ",
+            $p,
+            ".8h\n",
+            "sadalp ",
+            $b,
+            ".4s, ",
+            $q,
+            ".8h\n",
+            "sadalp ",
+            $c,
+            ".4s, ",
+            $r,
+            ".8h\n",
+            "sadalp ",
+            $d,
+            ".4s, ",
+            $s,
+            ".8h\n",
         )
     };
 }

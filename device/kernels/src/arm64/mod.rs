@@ -28,9 +28,9 @@ use matrix_neon::NeonWeights;
 use pools::{NeonAveragePool, NeonMaxPool};
 use table::NeonTable;
 
-/// The kernels that no dot product makes faster.
-macro_rules! without_dot_product {
-    () => {
+/// The kernels that are the same with and without a dot product, beside that of `$taps`.
+macro_rules! common_kernels {
+    ($taps:ty) => {
         fn add(&self, add: Add) -> Box<dyn Kernel> {
             Box::new(NeonAdd(add))
         }
@@ -40,7 +40,11 @@ macro_rules! without_dot_product {
         }
 
         fn average_pool(&self, pool: AveragePool) -> Box<dyn Kernel> {
-            Box::new(NeonAveragePool(pool))
+            let depthwise = pool.as_depthwise();
+            match depthwise.and_then(|pool| PackedDepthwise::<$taps>::new(&pool)) {
+                Some(packed) => Box::new(packed),
+                None => Box::new(NeonAveragePool(pool)),
+            }
         }
 
         fn max_pool(&self, pool: MaxPool) -> Box<dyn Kernel> {
@@ -66,7 +70,7 @@ impl InstructionSet for Neon {
         true
     }
 
-    without_dot_product!();
+    common_kernels!(Words);
 
     fn conv(&self, conv: Conv) -> Box<dyn Kernel> {
         if fit(&conv.weights) {
@@ -105,7 +109,7 @@ impl InstructionSet for DotProduct {
         is_aarch64_feature_detected!("dotprod")
     }
 
-    without_dot_product!();
+    common_kernels!(Groups);
 
     fn conv(&self, conv: Conv) -> Box<dyn Kernel> {
         Box::new(PackedConv::<DotWeights>::new(&conv))

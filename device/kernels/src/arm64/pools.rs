@@ -20,8 +20,18 @@ struct Seen {
 
 impl Seen {
     fn new(window: &Window, input: &[u8], y: usize, x: usize) -> Seen {
-        let rows = inside(y * window.stride[0], window.kernel[0], window.top, window.height);
-        let columns = inside(x * window.stride[1], window.kernel[1], window.left, window.width);
+        let rows = inside(
+            y * window.stride[0],
+            window.kernel[0],
+            window.top,
+            window.height,
+        );
+        let columns = inside(
+            x * window.stride[1],
+            window.kernel[1],
+            window.left,
+            window.width,
+        );
         let line = window.width * window.channels;
         Seen {
             first: input[rows.start * line + columns.start * window.channels..].as_ptr(),
@@ -75,7 +85,9 @@ unsafe fn largest(seen: &Seen, output: &mut [u8]) {
         let mut largest = vdupq_n_u8(0);
         // SAFETY: the caller vouches for the pixels; the chunk has as many bytes as it says.
         unsafe {
-            seen.each(block * LANES, |pixel| largest = vmaxq_u8(largest, vld1q_u8(pixel)));
+            seen.each(block * LANES, |pixel| {
+                largest = vmaxq_u8(largest, vld1q_u8(pixel))
+            });
             store_first(output.as_mut_ptr(), largest, output.len());
         }
     }

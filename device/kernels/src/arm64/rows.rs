@@ -159,8 +159,12 @@ impl Rows {
             unsafe {
                 let to = row.add(dy * width * channels);
                 to.write_bytes(self.zero_point, width * channels);
-                let y = (top + dy).checked_sub(window.top).filter(|y| *y < window.height);
-                if let Some(y) = y && first < end {
+                let y = (top + dy)
+                    .checked_sub(window.top)
+                    .filter(|y| *y < window.height);
+                if let Some(y) = y
+                    && first < end
+                {
                     let from = (y * window.width + left + first - window.left) * channels;
                     let to = to.add(first * channels);
                     to.copy_from_nonoverlapping(input.add(from), (end - first) * channels);

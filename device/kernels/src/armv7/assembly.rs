@@ -88,8 +88,12 @@ macro_rules! pair {
             "vmlal.s8 q7, d10, d6\n",
             "vmlal.s8 q6, d11, d5\n",
             "vmlal.s8 q7, d11, d7\n",
-            "vpadal.s16 ", $row0, ", q6\n",
-            "vpadal.s16 ", $row1, ", q7\n",
+            "vpadal.s16 ",
+            $row0,
+            ", q6\n",
+            "vpadal.s16 ",
+            $row1,
+            ", q7\n",
         )
     };
 }
@@ -107,10 +111,18 @@ macro_rules! single {
             "vmlal.s8 q7, d9, d3\n",
             "vmlal.s8 q2, d11, d1\n",
             "vmlal.s8 q3, d11, d3\n",
-            "vpadal.s16 ", $row0, ", q6\n",
-            "vpadal.s16 ", $row1, ", q7\n",
-            "vpadal.s16 ", $next0, ", q2\n",
-            "vpadal.s16 ", $next1, ", q3\n",
+            "vpadal.s16 ",
+            $row0,
+            ", q6\n",
+            "vpadal.s16 ",
+            $row1,
+            ", q7\n",
+            "vpadal.s16 ",
+            $next0,
+            ", q2\n",
+            "vpadal.s16 ",
+            $next1,
+            ", q3\n",
         )
     };
 }
@@ -119,10 +131,18 @@ macro_rules! single {
 macro_rules! half {
     ($weights:literal, $row0:literal, $row1:literal) => {
         concat!(
-            "vmull.s8 q6, ", $weights, ", d0\n",
-            "vmull.s8 q7, ", $weights, ", d2\n",
-            "vpadal.s16 ", $row0, ", q6\n",
-            "vpadal.s16 ", $row1, ", q7\n",
+            "vmull.s8 q6, ",
+            $weights,
+            ", d0\n",
+            "vmull.s8 q7, ",
+            $weights,
+            ", d2\n",
+            "vpadal.s16 ",
+            $row0,
+            ", q6\n",
+            "vpadal.s16 ",
+            $row1,
+            ", q7\n",
         )
     };
 }

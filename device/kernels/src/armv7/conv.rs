@@ -41,7 +41,8 @@ impl NeonConv {
         // The bytes are multiplied as signed ones, 128 less.
         let bias: Vec<i32> = rows
             .map(|(row, bias)| {
-                row.iter().fold(*bias, |sum, w| sum.wrapping_add(128 * i32::from(*w)))
+                row.iter()
+                    .fold(*bias, |sum, w| sum.wrapping_add(128 * i32::from(*w)))
             })
             .collect();
         NeonConv {
@@ -91,7 +92,9 @@ impl NeonConv {
     fn multiply(&self, block: &[u8], output: &mut [u8]) {
         let rows = output.len() / self.channels;
         let tile_len = ROWS * self.weights.row_len();
-        let panels = (0..self.channels).step_by(CHANNELS).zip(&self.weights.panels);
+        let panels = (0..self.channels)
+            .step_by(CHANNELS)
+            .zip(&self.weights.panels);
         for (first, panel) in panels {
             let mut tiles = Tiles {
                 rows: block.as_ptr().cast(),
@@ -109,7 +112,11 @@ impl NeonConv {
                 tile_len,
                 limits: &LIMITS,
             };
-            let whole = if self.channels - first < CHANNELS { 0 } else { rows / ROWS };
+            let whole = if self.channels - first < CHANNELS {
+                0
+            } else {
+                rows / ROWS
+            };
             if whole > 0 {
                 // SAFETY: the processor has NEON; the block has these tiles, the output their rows.
                 unsafe { graft_armv7_tiles(&tiles) };

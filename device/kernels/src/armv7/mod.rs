@@ -8,7 +8,7 @@ mod depthwise;
 use crate::arm::pairs::fit;
 use crate::dispatch::InstructionSet;
 use crate::operator::Kernel;
-use crate::operators::{Add, Conv, Depthwise};
+use crate::operators::{Add, AveragePool, Conv, Depthwise};
 use add::NeonAdd;
 use conv::NeonConv;
 use depthwise::NeonDepthwise;
@@ -31,7 +31,9 @@ impl InstructionSet for Neon {
             let bytes = bytes.iter().rev();
             bytes.fold(0u32, |word, byte| word << 8 | u32::from(*byte))
         };
-        let mut entries = vector.chunks_exact(8).map(|entry| (word(&entry[..4]), word(&entry[4..])));
+        let mut entries = vector
+            .chunks_exact(8)
+            .map(|entry| (word(&entry[..4]), word(&entry[4..])));
         entries.any(|(kind, value)| {
             kind == HARDWARE_CAPABILITIES && value & NEON_AND_VFP4 == NEON_AND_VFP4
         })
@@ -47,6 +49,13 @@ impl InstructionSet for Neon {
 
     fn depthwise(&self, depthwise: Depthwise) -> Box<dyn Kernel> {
         Box::new(NeonDepthwise::new(&depthwise))
+    }
+
+    fn average_pool(&self, pool: AveragePool) -> Box<dyn Kernel> {
+        match pool.as_depthwise() {
+            Some(pool) => Box::new(NeonDepthwise::new(&pool)),
+            None => Box::new(pool),
+        }
     }
 
     fn add(&self, add: Add) -> Box<dyn Kernel> {
