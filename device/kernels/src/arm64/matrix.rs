@@ -196,16 +196,17 @@ pub(super) unsafe fn gather<const ROWS: usize>(
     scratch: *mut u8,
     mut block: *mut u8,
 ) {
-    let mut first = positions.start;
+    let mut place = rows.place(positions.start, input);
+    let mut left = positions.len();
     // SAFETY: as for the caller.
     unsafe {
-        while positions.end - first >= ROWS {
-            rows.gather::<ROWS>(first, input, scratch, block);
+        while left >= ROWS {
+            rows.gather::<ROWS>(&mut place, input, scratch, block);
             block = block.add(ROWS * rows.len());
-            first += ROWS;
+            left -= ROWS;
         }
-        for first in first..positions.end {
-            rows.gather::<1>(first, input, scratch, block);
+        for _ in 0..left {
+            rows.gather::<1>(&mut place, input, scratch, block);
             block = block.add(rows.len());
         }
     }

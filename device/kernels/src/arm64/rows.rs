@@ -20,6 +20,22 @@ pub(super) struct Rows {
     line: usize,
     /// Whether a row can be taken from the input itself, wherever it sees no padding.
     direct: bool,
+    /// Whether a row is a pixel, and the next row the next pixel.
+    pixels: bool,
+    /// Places of the kernel in a row of the input without padding.
+    places: usize,
+}
+
+/// An output position, and what the kernel sees there.
+pub(super) struct Place {
+    x: usize,
+    /// Where the kernel starts in the padded input.
+    top: usize,
+    left: usize,
+    /// The first byte that it sees; outside of the input where that is padding.
+    seen: *const u8,
+    /// Whether all its rows are inside of the input.
+    rows_inside: bool,
 }
 
 impl Rows {
@@ -34,6 +50,8 @@ impl Rows {
             run,
             line: window.width * window.channels,
             direct: window.kernel[0] == 1 || run.is_multiple_of(LANES),
+            pixels: window.kernel == [1, 1] && window.stride == [1, 1],
+            places: (window.width + 1).saturating_sub(window.kernel[1]),
         }
     }
 
@@ -47,7 +65,47 @@ impl Rows {
         rows * (self.len + LANES)
     }
 
-    /// Stores the rows of `ROWS` positions from `first` on as one tile.
+    /// The output position `position` on `input`, the whole input.
+    pub(super) fn place(&self, position: usize, input: *const u8) -> Place {
+        let window = &self.window;
+        let (y, x) = (position / window.out_width, position % window.out_width);
+        let mut place = Place {
+            x,
+            top: y * window.stride[0],
+            left: x * window.stride[1],
+            seen: input,
+            rows_inside: false,
+        };
+        self.look(&mut place, input);
+        place
+    }
+
+    /// Finds what the kernel sees.
+    fn look(&self, place: &mut Place, input: *const u8) {
+        let window = &self.window;
+        let (top, left) = (place.top, place.left);
+        let before = window.top * self.line + window.left * window.channels;
+        let seen = input.wrapping_add(top * self.line + left * window.channels);
+        place.seen = seen.wrapping_sub(before);
+        place.rows_inside =
+            top >= window.top && top + window.kernel[0] <= window.height + window.top;
+    }
+
+    /// Goes to the next output position.
+    #[inline]
+    fn advance(&self, place: &mut Place, input: *const u8) {
+        let stride = self.window.stride[1];
+        place.x += 1;
+        place.left += stride;
+        place.seen = place.seen.wrapping_add(stride * self.window.channels);
+        if place.x == self.window.out_width {
+            (place.x, place.left) = (0, 0);
+            place.top += self.window.stride[0];
+            self.look(place, input);
+        }
+    }
+
+    /// Stores the rows of `ROWS` positions from `place` on as one tile, and goes on behind them.
     ///
     /// # Safety
     /// The positions exist. `input` is the whole input with its slack, `scratch` has `scratch_len` bytes, `tile` has
@@ -56,55 +114,42 @@ impl Rows {
     #[target_feature(enable = "neon")]
     pub(super) unsafe fn gather<const ROWS: usize>(
         &self,
-        first: usize,
+        place: &mut Place,
         input: *const u8,
         scratch: *mut u8,
         tile: *mut u8,
     ) {
         let window = &self.window;
-        let [height, width] = window.kernel;
         let mut rows = [input; ROWS];
         let mut steps = [self.run; ROWS];
+        let mut copied = scratch;
         // SAFETY: what is read lies inside the input, or less than a vector behind it, where there is slack. What is
         // written are the chunks of the tile, and in scratch the bytes of a row with less than a vector behind it.
         unsafe {
-            if window.kernel == [1, 1] && window.stride == [1, 1] {
-                let mut pixel = input.add(first * window.channels);
+            if self.pixels {
                 for row in &mut rows {
-                    *row = pixel;
-                    pixel = pixel.add(window.channels);
+                    *row = place.seen;
+                    place.seen = place.seen.wrapping_add(window.channels);
                 }
-            } else {
-                let mut y = first / window.out_width;
-                let mut x = first % window.out_width;
-                for (row, (from, step)) in rows.iter_mut().zip(&mut steps).enumerate() {
-                    let (top, left) = (y * window.stride[0], x * window.stride[1]);
-                    let inside = top >= window.top
-                        && left >= window.left
-                        && top + height <= window.height + window.top
-                        && left + width <= window.width + window.left;
-                    let copied = scratch.add(row * (self.len + LANES));
-                    *from = copied;
-                    if inside {
-                        let column = (left - window.left) * window.channels;
-                        let seen = input.add((top - window.top) * self.line + column);
-                        if self.direct {
-                            (*from, *step) = (seen, self.line);
-                        } else {
-                            self.copy(seen, copied);
-                        }
-                    } else {
-                        self.copy_padded([top, left], input, copied);
-                    }
-                    x += 1;
-                    if x == window.out_width {
-                        (x, y) = (0, y + 1);
-                    }
+                interleave(&rows, self.depth, tile);
+                return;
+            }
+            for (row, step) in rows.iter_mut().zip(&mut steps) {
+                let inside = place.left.wrapping_sub(window.left) < self.places;
+                *row = copied;
+                if !(inside && place.rows_inside) {
+                    self.copy_padded([place.top, place.left], input, copied);
+                } else if self.direct {
+                    (*row, *step) = (place.seen, self.line);
+                } else {
+                    self.copy(place.seen, copied);
                 }
+                copied = copied.add(self.len + LANES);
+                self.advance(place, input);
             }
             let mut tile = tile;
             if self.direct {
-                for _ in 0..height {
+                for _ in 0..window.kernel[0] {
                     tile = interleave(&rows, self.run, tile);
                     for (row, step) in rows.iter_mut().zip(&steps) {
                         *row = row.wrapping_add(*step);
