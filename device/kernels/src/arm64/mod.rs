@@ -1,5 +1,6 @@
 //! Kernels for 64-bit ARM: without and with the dot product of bytes.
 
+mod concat;
 mod depthwise;
 mod depthwise_dot;
 mod depthwise_neon;
@@ -17,7 +18,10 @@ use std::arch::is_aarch64_feature_detected;
 use crate::arm::pairs::fit;
 use crate::dispatch::InstructionSet;
 use crate::operator::Kernel;
-use crate::operators::{Add, AveragePool, Conv, Depthwise, Linear, MaxPool, Multiply, Table};
+use crate::operators::{
+    Add, AveragePool, Concat, Conv, Depthwise, Linear, MaxPool, Multiply, Table,
+};
+use concat::NeonConcat;
 use depthwise::PackedDepthwise;
 use depthwise_dot::Groups;
 use depthwise_neon::Words;
@@ -49,6 +53,10 @@ macro_rules! common_kernels {
 
         fn max_pool(&self, pool: MaxPool) -> Box<dyn Kernel> {
             Box::new(NeonMaxPool(pool))
+        }
+
+        fn concat(&self, concat: Concat) -> Box<dyn Kernel> {
+            Box::new(NeonConcat(concat))
         }
 
         fn table(&self, table: Table) -> Box<dyn Kernel> {

@@ -19,7 +19,7 @@ impl Kernel for NeonTable {
         // SAFETY: every 64-bit ARM processor has the instructions.
         unsafe {
             match &self.0.rows[..] {
-                [row] => one(row, input, output),
+                [row] => look_up_all(row, std::iter::once((input, output))),
                 [r, g, b] => three([r, g, b], input, output),
                 rows => plain(rows, input, output),
             }
@@ -57,19 +57,28 @@ fn look_up(table: &Registers, bytes: uint8x16_t) -> uint8x16_t {
     vqtbx4q_u8(found, table[3], vsubq_u8(bytes, quarter))
 }
 
+/// Looks the bytes of each input up, to the output of the same length beside it.
 #[target_feature(enable = "neon")]
-fn one(row: &[u8; 256], input: &[u8], output: &mut [u8]) {
+pub(super) fn look_up_all<'a>(
+    row: &[u8; 256],
+    rows: impl Iterator<Item = (&'a [u8], &'a mut [u8])>,
+) {
     let table = registers(row);
-    let mut inputs = input.chunks_exact(LANES);
-    let mut outputs = output.chunks_exact_mut(LANES);
-    for (input, output) in (&mut inputs).zip(&mut outputs) {
-        // SAFETY: each chunk has a vector.
-        unsafe {
-            let found = look_up(&table, vld1q_u8(input.as_ptr()));
-            vst1q_u8(output.as_mut_ptr(), found);
+    for (input, output) in rows {
+        let mut inputs = input.chunks_exact(LANES);
+        let mut outputs = output.chunks_exact_mut(LANES);
+        for (input, output) in (&mut inputs).zip(&mut outputs) {
+            // SAFETY: each chunk has a vector.
+            unsafe {
+                let found = look_up(&table, vld1q_u8(input.as_ptr()));
+                vst1q_u8(output.as_mut_ptr(), found);
+            }
+        }
+        let rest = inputs.remainder().iter();
+        for (x, y) in rest.zip(outputs.into_remainder()) {
+            *y = row[usize::from(*x)];
         }
     }
-    plain(&[*row], inputs.remainder(), outputs.into_remainder());
 }
 
 #[target_feature(enable = "neon")]
