@@ -1,4 +1,4 @@
-//! Depthwise convolution of any kernel: at each output position, eight channels at a time.
+//! Depthwise convolution of any kernel: at each output position, 16 channels at a time.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use crate::operators::Depthwise;
 use crate::window::Window;
 
 /// Channels of a block.
-const BLOCK: usize = 8;
+const BLOCK: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct NeonDepthwise {
@@ -61,6 +61,7 @@ impl Kernel for NeonDepthwise {
     fn run(&self, rows: Range<usize>, inputs: &[&[u8]], output: &mut [u8], scratch: &mut [u8]) {
         let window = &self.window;
         let channels = window.channels;
+        let line = window.width * channels;
         let [padding, taps] = cut(scratch, self.pieces());
         padding.fill(self.input_zero_point);
         let taps = taps.as_mut_ptr().cast::<*const u8>();
@@ -68,16 +69,20 @@ impl Kernel for NeonDepthwise {
         let whole = channels / BLOCK * BLOCK;
         for ([y, x], output) in positions.zip(output.chunks_exact_mut(channels)) {
             let (top, left) = (y * window.stride[0], x * window.stride[1]);
-            for (i, [dy, dx]) in window.taps().enumerate() {
-                let y = (top + dy).wrapping_sub(window.top);
-                let x = (left + dx).wrapping_sub(window.left);
-                let tap = if y < window.height && x < window.width {
-                    inputs[0][(y * window.width + x) * channels..].as_ptr()
-                } else {
-                    padding.as_ptr()
-                };
-                // SAFETY: there is a place for each tap, on a cache line of its own.
-                unsafe { taps.add(i).write(tap) };
+            let mut tap = taps;
+            for y in (top..top + window.kernel[0]).map(|y| y.wrapping_sub(window.top)) {
+                let row = (y < window.height).then(|| &inputs[0][y * line..]);
+                for x in (left..left + window.kernel[1]).map(|x| x.wrapping_sub(window.left)) {
+                    let seen = match row {
+                        Some(row) if x < window.width => row[x * channels..].as_ptr(),
+                        _ => padding.as_ptr(),
+                    };
+                    // SAFETY: there is a place for each tap, on a cache line of its own.
+                    unsafe {
+                        tap.write(seen);
+                        tap = tap.add(1);
+                    }
+                }
             }
             let (blocks, rest) = output.split_at_mut(whole);
             let mut last = [0; BLOCK];
