@@ -58,32 +58,46 @@ impl NeonConv {
         }
     }
 
-    /// Bytes of scratch: a block of rows, one row on its way.
+    /// Bytes of scratch: a block of rows, one row on its way with a chunk behind it.
     fn pieces(&self) -> [usize; 2] {
         let row = self.weights.row_len();
-        [self.block * row, row]
+        [self.block * row, row + CHUNK]
     }
 
-    /// Copies what the kernel sees at an output position.
-    fn copy(&self, position: usize, input: &[u8], row: &mut [u8]) {
+    /// Copies what the kernel sees at an output position; the row has a chunk behind it.
+    fn copy(&self, [y, x]: [usize; 2], input: &[u8], row: &mut [u8]) {
         let window = &self.window;
         let [_, width] = window.kernel;
         let channels = window.channels;
-        let top = position / window.out_width * window.stride[0];
-        let left = position % window.out_width * window.stride[1];
+        let (top, left) = (y * window.stride[0], x * window.stride[1]);
         // Of the taps of one kernel row, those before `first` and from `end` on are padding.
         let first = window.left.saturating_sub(left).min(width);
         let end = (window.width + window.left).saturating_sub(left).min(width);
-        for (dy, to) in row.chunks_exact_mut(width * channels).enumerate() {
-            let y = (top + dy).wrapping_sub(window.top);
+        let run = width * channels;
+        let mut at = 0;
+        for y in (top..top + window.kernel[0]).map(|y| y.wrapping_sub(window.top)) {
             let inside = y < window.height && first < end;
+            let to = &mut row[at..];
+            at += run;
             if !inside || end - first < width {
-                to.fill(self.input_zero_point);
+                to[..run].fill(self.input_zero_point);
             }
-            if inside {
-                let from = (y * window.width + left + first - window.left) * channels;
+            if !inside {
+                continue;
+            }
+            let from = (y * window.width + left + first - window.left) * channels;
+            let from = &input[from..];
+            if end - first == width {
+                // Whole chunks reach too far, where the next kernel row is copied to, or nothing.
+                let chunks = run.div_ceil(CHUNK) * CHUNK;
+                let from = from[..chunks].as_chunks::<CHUNK>().0;
+                let to = to[..chunks].as_chunks_mut::<CHUNK>().0;
+                for (to, from) in to.iter_mut().zip(from) {
+                    *to = *from;
+                }
+            } else {
                 let to = &mut to[first * channels..end * channels];
-                to.copy_from_slice(&input[from..][..to.len()]);
+                to.copy_from_slice(&from[..to.len()]);
             }
         }
     }
@@ -139,19 +153,17 @@ impl NeonConv {
     }
 }
 
-/// Stores a row, made signed, as row `row` of a tile.
+/// Stores a row of whole chunks, made signed, as row `row` of a tile.
 fn interleave(bytes: &[u8], row: usize, tile: &mut [u8]) {
-    let chunks = tile.chunks_exact_mut(ROWS * CHUNK);
-    for (bytes, chunk) in bytes.chunks(CHUNK).zip(chunks) {
-        let chunk = &mut chunk[row * CHUNK..][..CHUNK];
-        if let Ok(bytes) = <[u8; CHUNK]>::try_from(bytes) {
-            let signed = u128::from_ne_bytes(bytes) ^ u128::from_ne_bytes([0x80; CHUNK]);
-            chunk.copy_from_slice(&signed.to_ne_bytes());
-        } else {
-            for (signed, byte) in chunk.iter_mut().zip(bytes) {
-                *signed = byte ^ 0x80;
-            }
-        }
+    let chunks = tile.as_chunks_mut::<CHUNK>().0[row..].iter_mut();
+    for (bytes, chunk) in bytes
+        .as_chunks::<CHUNK>()
+        .0
+        .iter()
+        .zip(chunks.step_by(ROWS))
+    {
+        let signed = u128::from_ne_bytes(*bytes) ^ u128::from_ne_bytes([0x80; CHUNK]);
+        *chunk = signed.to_ne_bytes();
     }
 }
 
@@ -174,19 +186,26 @@ impl Kernel for NeonConv {
         let window = &self.window;
         let input = inputs[0];
         let [block, row] = cut(scratch, self.pieces());
-        let tile_len = ROWS * self.weights.row_len();
+        let row_len = self.weights.row_len();
+        let tile_len = ROWS * row_len;
         let pixels = window.kernel == [1, 1] && window.stride == [1, 1];
         let mut first = positions.start;
+        let mut y = first / window.out_width;
+        let mut x = first % window.out_width;
         for output in output.chunks_mut(self.block * self.channels) {
             let count = output.len() / self.channels;
             for i in 0..count {
                 let tile = &mut block[i / ROWS * tile_len..][..tile_len];
                 let bytes = if pixels {
-                    &input[(first + i) * self.depth..][..self.depth]
+                    &input[(first + i) * self.depth..][..row_len]
                 } else {
-                    self.copy(first + i, input, &mut row[..self.depth]);
-                    &row[..self.depth]
+                    self.copy([y, x], input, row);
+                    &row[..row_len]
                 };
+                x += 1;
+                if x == window.out_width {
+                    (x, y) = (0, y + 1);
+                }
                 interleave(bytes, i % ROWS, tile);
             }
             self.multiply(block, output);
