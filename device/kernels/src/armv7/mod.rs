@@ -8,7 +8,7 @@ mod depthwise;
 use crate::arm::pairs::fit;
 use crate::dispatch::InstructionSet;
 use crate::operator::Kernel;
-use crate::operators::{Add, AveragePool, Conv, Depthwise};
+use crate::operators::{Add, Conv, Depthwise};
 use add::NeonAdd;
 use conv::NeonConv;
 use depthwise::NeonDepthwise;
@@ -49,13 +49,6 @@ impl InstructionSet for Neon {
 
     fn depthwise(&self, depthwise: Depthwise) -> Box<dyn Kernel> {
         Box::new(NeonDepthwise::new(&depthwise))
-    }
-
-    fn average_pool(&self, pool: AveragePool) -> Box<dyn Kernel> {
-        match pool.as_depthwise() {
-            Some(pool) => Box::new(NeonDepthwise::new(&pool)),
-            None => Box::new(pool),
-        }
     }
 
     fn add(&self, add: Add) -> Box<dyn Kernel> {
