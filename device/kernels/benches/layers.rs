@@ -3,6 +3,9 @@
 //! `cargo bench -p graft-kernels --bench layers -- [lite0|mobilenetv2|resnet18] [INSTRUCTION SET] [seven] [layers]`:
 //! `seven` takes weights of seven bits, `layers` prints every layer beside the sums. A sample counts only if a loop that
 //! needs nothing but registers ran at its full speed just before and after.
+//!
+//! `runs=N` runs the layers N times in sequence and measures nothing: under an emulator that counts instructions, the
+//! difference of two counts is what one inference takes. `only=PREFIX` keeps the layers whose name starts so.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::hint::black_box;
@@ -268,6 +271,8 @@ fn measure(fastest_gate: &mut f64, samples: usize, mut run: impl FnMut()) -> [f6
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let has = |name: &str| arguments.iter().any(|a| a == name);
+    let value = |key: &str| arguments.iter().find_map(|a| a.strip_prefix(key));
+    let runs: Option<usize> = value("runs=").map(|runs| runs.parse().unwrap());
     let nets = ["lite0", "mobilenetv2", "resnet18"];
     let mut fastest_gate = (0..200).map(|_| gate()).fold(f64::MAX, f64::min);
     let isas = Isa::available();
@@ -293,7 +298,34 @@ fn main() {
                 "mobilenetv2" => builder.mobilenetv2(),
                 _ => builder.resnet18(),
             }
+            if let Some(only) = value("only=") {
+                builder.layers.retain(|layer| layer.name.starts_with(only));
+            }
+            if let Some(runs) = runs {
+                run_net(&builder, runs);
+                continue;
+            }
             time_net(net, &mut builder, has("layers"), &mut fastest_gate);
+        }
+    }
+}
+
+fn run_net(builder: &Builder, runs: usize) {
+    let input = AlignedBytes::new(112 * 112 * 96 + SLACK);
+    let mut output = AlignedBytes::new(112 * 112 * 96);
+    let mut logits = vec![0.0; 1000];
+    let mut scratch = AlignedBytes::new(1 << 20);
+    for Named { layer, .. } in (0..runs).flat_map(|_| &builder.layers) {
+        match layer {
+            Layer::Image(operator) => {
+                let inputs = &[&input[..]; 2][..operator.input_lens().len()];
+                let output = &mut output[..operator.output_len()];
+                operator.run(inputs, output, &mut scratch).unwrap();
+            }
+            Layer::Logits(operator) => {
+                let inputs = [&input[..]];
+                operator.run(&inputs, &mut logits, &mut scratch).unwrap();
+            }
         }
     }
 }

@@ -64,6 +64,12 @@ const ALL: &[&dyn InstructionSet] = &[
     &crate::x86::AvxVnni,
     #[cfg(target_arch = "x86_64")]
     &crate::x86::Avx512Vnni,
+    #[cfg(target_arch = "arm")]
+    &crate::armv7::Neon,
+    #[cfg(target_arch = "aarch64")]
+    &crate::arm64::Neon,
+    #[cfg(target_arch = "aarch64")]
+    &crate::arm64::DotProduct,
 ];
 
 /// The baseline of the target: runs on every processor that runs this program.

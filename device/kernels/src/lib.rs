@@ -20,10 +20,21 @@
 //! | `plain.rs` | the specification: what it computes is the result, to the bit, on every processor |
 //! | `dispatch.rs` | the list of instruction sets, and what one has to offer |
 //! | `threads.rs` | a pool whose threads run the parts of one operator |
-//! | `x86/` | faster twins of `plain.rs`: one file per operator, and one per instruction set that it is enabled for |
+//! | `arm/` | what both kinds of ARM have in common |
+//! | `arm64/`, `armv7/`, `x86/` | faster twins of `plain.rs`: one file per operator, and one per instruction set that it is enabled for |
 //!
 //! This crate depends on nothing.
 
+#[cfg(any(target_arch = "aarch64", target_arch = "arm"))]
+#[allow(unsafe_code)]
+mod arm;
+#[cfg(target_arch = "aarch64")]
+#[allow(unsafe_code)]
+mod arm64;
+#[cfg(target_arch = "arm")]
+#[allow(unsafe_code)]
+mod armv7;
+#[allow(unsafe_code)]
 mod dispatch;
 #[allow(unsafe_code)]
 mod memory;
