@@ -2,10 +2,10 @@
 # Makes the Python environment and the programs that run other runtimes, where graft-device looks for them:
 # $XDG_CACHE_HOME/graft/peers, or ~/.cache/graft/peers.
 #
-# usage: setup.sh              the runtimes and what makes a model's twins for them: 1.6 GB
-#        setup.sh --runtimes   without what makes twins, for a board that gets them from elsewhere: 0.4 GB
+# usage: setup.sh              the runtimes and what makes a model's twins for them: 2 GB
+#        setup.sh --runtimes   without what makes twins, for a board that gets them from elsewhere: 0.5 GB
 #        setup.sh --networks   also what makes the networks of networks.py (PyTorch): 5 GB more
-# PYTHON names another interpreter, 3.10 to 3.13. Without cargo, rten is left out.
+# PYTHON names another interpreter, 3.11 to 3.13. Without cargo, rten is left out.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
