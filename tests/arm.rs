@@ -1,4 +1,4 @@
-//! `graft-device` for 64-bit ARM, under an emulator: the same pixels and scores as on x86-64, to the bit.
+//! `graft-device` for ARM boards, under an emulator: the same pixels and scores as on x86-64, to the bit.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -9,14 +9,61 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::support::{
-    Dir, TestCommand, cross_built, data, graft_device, make_kinds, qemu_aarch64, skip, trained,
-    trained_on_photos,
+    Arm, Dir, TestCommand, armv7_libraries, cross_built, data, graft_device, make_kinds, qemu,
+    skip, trained, trained_on_photos,
 };
 
-/// A model, and pictures to show to it: a hundred real photos where there are any, else ten that the tests made.
+/// Processors of boards: with dot product instructions (Raspberry Pi 5), without (3, 4, Zero 2 W), 32-bit (2).
+const BOARDS: [(Arm, &str); 3] = [
+    (Arm::Arm64, "cortex-a76"),
+    (Arm::Arm64, "cortex-a53"),
+    (Arm::Armv7, "cortex-a7"),
+];
+
+/// A processor under an emulator, with the program for it.
+struct Board {
+    emulator: &'static Path,
+    processor: &'static str,
+    program: &'static Path,
+    /// Below it is the C library of a program that is not static.
+    root: Option<&'static Path>,
+}
+
+impl Board {
+    fn new(arm: Arm, processor: &'static str) -> Result<Board, String> {
+        Ok(Board {
+            emulator: qemu(arm)?,
+            processor,
+            program: cross_built(arm)?,
+            root: match arm {
+                Arm::Arm64 => None,
+                Arm::Armv7 => Some(armv7_libraries()?),
+            },
+        })
+    }
+
+    /// `graft-device`, to be run in `dir`.
+    fn graft_device(&self, dir: &Dir) -> TestCommand {
+        let root = self.root.map(|root| [OsStr::new("-L"), root.as_os_str()]);
+        dir.command(self.emulator)
+            .args(["-cpu", self.processor])
+            .args(root.into_iter().flatten())
+            .arg(self.program)
+    }
+}
+
+/// All boards, or why there are none.
+fn boards() -> Result<Vec<Board>, String> {
+    let boards = BOARDS.into_iter();
+    boards
+        .map(|(arm, processor)| Board::new(arm, processor))
+        .collect()
+}
+
+/// A model, and pictures to show to it: two hundred real photos where there are any, else ten that the tests made.
 fn model_and_pictures() -> (&'static Path, Vec<PathBuf>) {
     let (trained, folder, wanted) = match (trained_on_photos(), data()) {
-        (Some(trained), Some(data)) => (trained, data.join("photos/clothing10/test"), 100),
+        (Some(trained), Some(data)) => (trained, data.join("photos/clothing10/test"), 200),
         _ => (trained(), trained().photos.clone(), 10),
     };
     let mut pictures: Vec<_> = std::fs::read_dir(folder)
@@ -29,13 +76,6 @@ fn model_and_pictures() -> (&'static Path, Vec<PathBuf>) {
     let step = pictures.len() / wanted;
     let pictures = pictures.into_iter().step_by(step).take(wanted);
     (&trained.model, pictures.collect())
-}
-
-/// How many of the pictures are labelled on ARM: the emulator takes seconds for each, so that the tests take a few and
-/// `GRAFT_ARM_PHOTOS=100` takes all.
-fn labelled_pictures() -> usize {
-    let wanted = std::env::var("GRAFT_ARM_PHOTOS").ok();
-    wanted.and_then(|wanted| wanted.parse().ok()).unwrap_or(10)
 }
 
 /// The answers of `label --json` without the time.
@@ -84,40 +124,62 @@ fn pixels(
 
 #[test]
 fn arm_and_x86_see_and_say_the_same() {
-    let (program, emulator) = match (cross_built(), qemu_aarch64()) {
-        (Ok(program), Ok(emulator)) => (program, emulator),
-        (Err(reason), _) | (_, Err(reason)) => return skip(&reason),
+    let boards = match boards() {
+        Ok(boards) => boards,
+        Err(reason) => return skip(&reason),
     };
     let dir = Dir::new();
-    // Two board generations: with the dot product instructions and without.
-    let arm = |cpu: &str| {
-        dir.command(emulator)
-            .args([OsStr::new("-cpu"), cpu.as_ref(), program.as_os_str()])
-    };
     let (model, pictures) = model_and_pictures();
-    let labelled = &pictures[..labelled_pictures().min(pictures.len())];
-    let x86_answers = answers(graft_device(&dir), model, labelled);
-    assert_eq!(x86_answers.len(), labelled.len());
-    assert_eq!(answers(arm("cortex-a76"), model, labelled), x86_answers);
-    let few = &labelled[..labelled.len().min(4)];
-    assert_eq!(
-        answers(arm("cortex-a53"), model, few),
-        x86_answers[..few.len()]
-    );
-
+    let x86_answers = answers(graft_device(&dir), model, &pictures);
     let x86_pixels = pixels(&dir, graft_device(&dir), model, &pictures, "x86");
-    let arm_pixels = pixels(&dir, arm("cortex-a76"), model, &pictures, "arm");
-    assert_eq!(x86_pixels.len(), pictures.len());
-    assert!(x86_pixels == arm_pixels, "the pixels differ");
+    assert_eq!(
+        (x86_answers.len(), x86_pixels.len()),
+        (pictures.len(), pictures.len())
+    );
+    for board in boards {
+        let name = board.processor;
+        let seen = pixels(&dir, board.graft_device(&dir), model, &pictures, name);
+        assert!(x86_pixels == seen, "{name}: the pixels differ");
+        let said = answers(board.graft_device(&dir), model, &pictures);
+        assert_eq!(said, x86_answers, "{name}");
+        board.graft_device(&dir).arg("verify").arg(model).stdout();
+    }
+}
 
-    arm("cortex-a53").arg("verify").arg(model).stdout();
+#[test]
+fn a_processor_older_than_armv7_is_told_so() {
+    let board = match Board::new(Arm::Armv7, "arm1176") {
+        Ok(board) => board,
+        Err(reason) => return skip(&reason),
+    };
+    let dir = Dir::new();
+    // Without its dynamic linker, which on such boards is one for them and here is not, the program starts at its entry.
+    let mut bytes = std::fs::read(board.program).unwrap();
+    let half = |at: usize| usize::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]));
+    let headers = half(28) + (half(30) << 16);
+    let interpreter = (0..half(44))
+        .map(|index| headers + index * half(42))
+        .find(|header| half(*header) == 3)
+        .expect("a dynamic linker");
+    bytes[interpreter] = 0;
+    let program = dir.path("graft-device");
+    std::fs::write(&program, bytes).unwrap();
+    let made = std::fs::metadata(board.program).unwrap().permissions();
+    std::fs::set_permissions(&program, made).unwrap();
+    let command = dir.command(board.emulator).args(["-cpu", board.processor]);
+    let finished = command.arg(program).run().expect_code(2);
+    assert!(
+        finished.stderr.contains("older than ARMv7"),
+        "{}",
+        finished.stderr
+    );
 }
 
 #[test]
 fn arm_and_x86_read_and_refuse_the_same_pictures() {
-    let (program, emulator) = match (cross_built(), qemu_aarch64()) {
-        (Ok(program), Ok(emulator)) => (program, emulator),
-        (Err(reason), _) | (_, Err(reason)) => return skip(&reason),
+    let boards = match boards() {
+        Ok(boards) => boards,
+        Err(reason) => return skip(&reason),
     };
     let dir = Dir::new();
     let (read, refused) = make_kinds(&dir, "kinds");
@@ -147,21 +209,13 @@ fn arm_and_x86_read_and_refuse_the_same_pictures() {
         let named = format!("can't preprocess `{}`", file.display());
         assert!(x86.1.contains(&named), "{named}: {}", x86.1);
     }
-    let command = dir.command(emulator);
-    let arm = preprocess(
-        command.args([
-            OsStr::new("-cpu"),
-            "cortex-a76".as_ref(),
-            program.as_os_str(),
-        ]),
-        "arm",
-    );
-    assert_eq!(arm.1, x86.1, "the refusals differ");
-    for (name, pixels) in &x86.0 {
-        assert!(
-            arm.0.get(name) == Some(pixels),
-            "the pixels of {name:?} differ"
-        );
+    for board in boards {
+        let arm = preprocess(board.graft_device(&dir), board.processor);
+        assert_eq!(arm.1, x86.1, "{}: the refusals differ", board.processor);
+        for (name, pixels) in &x86.0 {
+            let same = arm.0.get(name) == Some(pixels);
+            assert!(same, "{}: the pixels of {name:?} differ", board.processor);
+        }
     }
 }
 
@@ -196,13 +250,12 @@ fn odd_folders(dir: &Dir) {
 
 #[test]
 fn arm_and_x86_find_the_same_photos_in_odd_folders() {
-    let (program, emulator) = match (cross_built(), qemu_aarch64()) {
-        (Ok(program), Ok(emulator)) => (program, emulator),
-        (Err(reason), _) | (_, Err(reason)) => return skip(&reason),
+    let boards = match boards() {
+        Ok(boards) => boards,
+        Err(reason) => return skip(&reason),
     };
     let dir = Dir::new();
     odd_folders(&dir);
-    let arm = || dir.command(emulator).arg(program.as_os_str());
     let model = &trained().model;
     let eval = |command: TestCommand, folder: &str, code: i32| {
         let finished = command
@@ -215,13 +268,20 @@ fn arm_and_x86_find_the_same_photos_in_odd_folders() {
     };
     let x86 = eval(graft_device(&dir), "odd", 0);
     assert!(x86.0.contains("\"images\":6"), "{}", x86.0);
-    assert!(eval(arm(), "odd", 0) == x86, "the photos found differ");
     let refused = eval(graft_device(&dir), "mangled", 2);
     assert!(refused.1.contains("rename"), "{}", refused.1);
-    assert_eq!(eval(arm(), "mangled", 2).1, refused.1);
 
     let label = |command: TestCommand| answers(command, model, &[PathBuf::from("odd")]);
-    let x86 = label(graft_device(&dir));
-    assert_eq!(x86.len(), 6);
-    assert_eq!(label(arm()), x86);
+    let labelled = label(graft_device(&dir));
+    assert_eq!(labelled.len(), 6);
+    for board in boards {
+        let arm = || board.graft_device(&dir);
+        assert!(
+            eval(arm(), "odd", 0) == x86,
+            "{}: the photos found differ",
+            board.processor
+        );
+        assert_eq!(eval(arm(), "mangled", 2).1, refused.1);
+        assert_eq!(label(arm()), labelled);
+    }
 }

@@ -20,26 +20,42 @@ pub(crate) fn graft_device(dir: &Dir) -> TestCommand {
     dir.command(&*PROGRAM)
 }
 
-/// `graft-device` for 64-bit ARM, built by the documented command, or why it can't be. A copy: another build at the same
-/// time may not pull it from under an emulator that runs for minutes.
-pub(crate) fn cross_built() -> Result<&'static Path, String> {
-    static PROGRAM: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
-        let built = Command::new(project().join("device/cross"))
-            .args(["--profile", "release"])
-            .env("CARGO_TARGET_DIR", target())
-            .output()
-            .map_err(|error| format!("can't start device/cross: {error}"))?;
-        let said = String::from_utf8_lossy(&built.stderr);
-        if !built.status.success() {
-            return Err(format!("device/cross failed:\n{said}"));
-        }
-        let path = project().join(String::from_utf8_lossy(&built.stdout).trim_end());
-        let copy = Dir::until_the_next_run().keep().join("graft-device");
-        std::fs::copy(&path, &copy)
-            .map_err(|error| format!("can't copy {}: {error}", path.display()))?;
-        Ok(copy)
-    });
-    PROGRAM.as_deref().map_err(Clone::clone)
+/// The kinds of ARM systems that `device/cross` builds for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Arm {
+    /// 64-bit.
+    Arm64,
+    /// 32-bit.
+    Armv7,
+}
+
+/// `graft-device` for ARM, built by the documented command, or why it can't be.
+pub(crate) fn cross_built(arm: Arm) -> Result<&'static Path, String> {
+    static ARM64: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| cross("arm64"));
+    static ARMV7: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| cross("armv7"));
+    let program = match arm {
+        Arm::Arm64 => &ARM64,
+        Arm::Armv7 => &ARMV7,
+    };
+    program.as_deref().map_err(Clone::clone)
+}
+
+/// A copy: another build at the same time may not pull it from under an emulator that runs for minutes.
+fn cross(arm: &str) -> Result<PathBuf, String> {
+    let built = Command::new(project().join("device/cross"))
+        .args([arm, "--profile", "release"])
+        .env("CARGO_TARGET_DIR", target())
+        .output()
+        .map_err(|error| format!("can't start device/cross: {error}"))?;
+    let said = String::from_utf8_lossy(&built.stderr);
+    if !built.status.success() {
+        return Err(format!("device/cross failed:\n{said}"));
+    }
+    let path = project().join(String::from_utf8_lossy(&built.stdout).trim_end());
+    let copy = Dir::until_the_next_run().keep().join("graft-device");
+    std::fs::copy(&path, &copy)
+        .map_err(|error| format!("can't copy {}: {error}", path.display()))?;
+    Ok(copy)
 }
 
 /// Cargo's target folder: the test itself lies in `<target>/release/deps`.

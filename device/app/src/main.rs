@@ -8,6 +8,9 @@ mod compare;
 mod eval;
 mod info;
 mod label;
+#[cfg(target_arch = "arm")]
+#[allow(unsafe_code)]
+mod oldest;
 mod preprocess;
 mod verify;
 

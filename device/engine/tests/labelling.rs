@@ -151,7 +151,7 @@ fn a_model_is_timed() {
         figures.model_bytes as u64,
         fs::metadata(&path).unwrap().len()
     );
-    let json = figures.to_json().unwrap();
+    let json = serde_json::to_string(&figures).unwrap();
     for field in [
         "isa",
         "threads",

@@ -161,7 +161,7 @@ fn a_whole_net_runs_in_our_operators_alone() {
         .nodes()
         .list
         .iter()
-        .map(|(_, operator, _)| operator.as_str())
+        .map(|node| node.operator.as_str())
         .collect();
     assert_eq!(
         operators,
