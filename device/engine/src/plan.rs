@@ -190,8 +190,12 @@ fn report(model: &TypedModel) -> (NodeReport, u64) {
     {
         if let Some(Segment(body)) = node.op_as::<Segment>() {
             for step in &body.steps {
-                let fast = &step.fast;
-                push(&step.node, fast.name, fast.isa.name(), fast.kernel.macs());
+                push(
+                    &step.node,
+                    step.operator,
+                    step.isa.name(),
+                    step.kernel.macs(),
+                );
             }
         } else if !node.op_is::<TypedSource>() && !node.op_is::<Const>() {
             push(&node.name, &node.op.name(), "tract", 0);

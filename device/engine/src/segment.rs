@@ -2,12 +2,14 @@
 //! from image to image, and each operator's work is shared among the threads.
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::Instant;
 
-use graft_kernels::{AlignedBytes, Invalid, Operator, SLACK, Threads};
+use graft_kernels::{AlignedBytes, Invalid, Isa, Operator, SLACK, Threads};
 use tract_onnx::tract_core::ops::konst::Const;
 use tract_onnx::tract_core::ops::source::TypedSource;
 use tract_onnx::tract_hir::internal::*;
@@ -90,7 +92,7 @@ fn flush(
         .map(|input| find(moved, input.outlet))
         .collect::<TractResult<TVec<_>>>()?;
     let results: Vec<OutletId> = plan.results.iter().map(|result| result.outlet).collect();
-    let segment = Segment(Arc::new(plan.finish(threads)));
+    let segment = Segment(Arc::new(plan.finish(threads)?));
     for (result, outlet) in results
         .into_iter()
         .zip(target.wire_node(name, segment, &inputs)?)
@@ -127,7 +129,9 @@ pub(crate) struct Body {
 #[derive(Debug)]
 pub(crate) struct Step {
     pub(crate) node: String,
-    pub(crate) fast: Fast,
+    pub(crate) operator: &'static str,
+    pub(crate) isa: Isa,
+    pub(crate) kernel: Kernel,
     /// The work in parts, one per thread.
     parts: Vec<Range<usize>>,
     inputs: TVec<Place>,
@@ -288,10 +292,12 @@ impl Planner {
         slot
     }
 
-    fn finish(self, threads: &Arc<Threads>) -> Body {
+    fn finish(self, threads: &Arc<Threads>) -> TractResult<Body> {
+        let kernels = kernels(&self.steps)?;
         let mut scratch = 0;
-        let steps = self.steps.into_iter().map(|(node, fast, inputs, output)| {
-            let parts = match &*fast.kernel {
+        let steps = self.steps.into_iter().zip(kernels);
+        let steps = steps.map(|((node, fast, inputs, output), kernel)| {
+            let parts = match &kernel {
                 Kernel::Image(operator) => {
                     scratch = scratch.max(operator.scratch_len());
                     parts(operator, threads.count())
@@ -304,7 +310,9 @@ impl Planner {
             };
             Step {
                 node,
-                fast,
+                operator: fast.operator.name(),
+                isa: fast.isa,
+                kernel,
                 parts,
                 inputs,
                 output,
@@ -315,7 +323,7 @@ impl Planner {
             Place::Slot(slot) => Some((slot, input.output.len())),
             Place::Result(_) | Place::Input(_) => None,
         };
-        Body {
+        Ok(Body {
             steps: steps.collect(),
             inputs: self.inputs.iter().map(slot).collect(),
             results: self
@@ -328,8 +336,40 @@ impl Planner {
             threads: Arc::clone(threads),
             idle: Mutex::default(),
             timed: AtomicBool::new(false),
-        }
+        })
     }
+}
+
+/// Makes the operators of all steps ready, on all processors: laying weights out is most of a cold start.
+fn kernels(steps: &[(String, Fast, TVec<Place>, Place)]) -> TractResult<Vec<Kernel>> {
+    let next = AtomicUsize::new(0);
+    let make = || {
+        let indices = std::iter::from_fn(|| {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            (index < steps.len()).then_some(index)
+        });
+        indices
+            .map(|index| (index, steps[index].1.kernel()))
+            .collect::<Vec<_>>()
+    };
+    let mut made = thread::scope(|scope| {
+        let count = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let helpers: Vec<_> = (1..count.min(steps.len()))
+            .map(|_| scope.spawn(make))
+            .collect();
+        let mut made = make();
+        for helper in helpers {
+            match helper.join() {
+                Ok(more) => made.extend(more),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        made
+    });
+    made.sort_by_key(|(index, _)| *index);
+    made.into_iter()
+        .map(|(index, kernel)| kernel.with_context(|| format!("in `{}`", steps[index].0)))
+        .collect()
 }
 
 /// The operator's work in as many parts as there are threads, or in one where sharing costs more than it spares.
@@ -408,15 +448,15 @@ impl Step {
         inputs: &[TValue],
         results: &mut [Tensor],
     ) -> TractResult<()> {
-        match (self.output, &*self.fast.kernel) {
+        match (self.output, &self.kernel) {
             (Place::Slot(slot), Kernel::Quantize(quantize)) => {
                 let [Place::Input(index)] = self.inputs[..] else {
                     bail!("floats that are no input of the segment");
                 };
                 let picture = inputs.get(index).context("an input is missing")?;
-                let len = self.fast.output.len();
                 let view = picture.try_as_plain_ram()?;
-                quantize.run(view.as_slice::<f32>()?, &mut arena.slots[slot][..len])?;
+                let bytes = &mut arena.slots[slot][..quantize.len()];
+                quantize.run(view.as_slice::<f32>()?, bytes)?;
             }
             (Place::Slot(slot), Kernel::Image(operator)) => {
                 let mut output = std::mem::take(&mut arena.slots[slot]);

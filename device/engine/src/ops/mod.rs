@@ -171,8 +171,8 @@ impl Expansion for Import {
         }
         let output = self.operator.output(&images)?;
         let fast = Fast {
-            name: self.operator.name(),
-            kernel: Arc::new(self.operator.kernel(self.isa, &images)?),
+            operator: Arc::clone(&self.operator),
+            inputs: images.into(),
             isa: self.isa,
             output,
         };
@@ -222,18 +222,25 @@ fn image_of(shape: &[TDim]) -> TractResult<Image> {
     }
 }
 
-/// A ready operator in tract's graph, for [`crate::segment`] to take up.
+/// An operator in tract's graph, for [`crate::segment`] to take up and make ready.
 #[derive(Debug, Clone)]
 pub(crate) struct Fast {
-    pub(crate) name: &'static str,
-    pub(crate) kernel: Arc<Kernel>,
+    pub(crate) operator: Arc<dyn Quantized>,
+    inputs: Arc<[Image]>,
     pub(crate) isa: Isa,
     pub(crate) output: Output,
 }
 
+impl Fast {
+    /// The operator made ready: its weights are laid out.
+    pub(crate) fn kernel(&self) -> TractResult<Kernel> {
+        self.operator.kernel(self.isa, &self.inputs)
+    }
+}
+
 impl PartialEq for Fast {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.kernel, &other.kernel)
+        Arc::ptr_eq(&self.operator, &other.operator)
     }
 }
 
@@ -241,7 +248,7 @@ impl Eq for Fast {}
 
 impl Op for Fast {
     fn name(&self) -> StaticName {
-        self.name.into()
+        self.operator.name().into()
     }
 
     op_as_typed_op!();

@@ -48,6 +48,11 @@ pub(crate) struct Quantize {
 }
 
 impl Quantize {
+    /// Bytes that it makes.
+    pub(crate) fn len(&self) -> usize {
+        self.positions * self.channels
+    }
+
     /// `y = clamp(rne(x / scale) + zero_point, 0, 255)`: `picture` is channels x positions, `bytes` positions x channels.
     ///
     /// # Errors

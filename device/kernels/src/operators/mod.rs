@@ -89,13 +89,17 @@ struct Sums {
 /// # Errors
 /// A sum that may leave an i32.
 fn sums(weights: &[i8], bias: i32, zero_point: u8) -> Result<Sums, Invalid> {
-    // A part of 2^16 weights of at most 2^7 each fits an i32.
-    let total = |of: fn(i32) -> i32| -> i64 {
-        let parts = weights.chunks(1 << 16);
-        let part = |part: &[i8]| part.iter().map(|w| of(i32::from(*w))).sum::<i32>();
-        parts.map(|weights| i64::from(part(weights))).sum()
-    };
-    let (sum, magnitude) = (total(|w| w), total(i32::abs));
+    let (mut sum, mut magnitude) = (0i64, 0i64);
+    // Sums of so few bytes fit 16 bits, of which a vector holds many.
+    for weights in weights.chunks(128) {
+        let (mut near, mut near_magnitude) = (0i16, 0u16);
+        for w in weights {
+            near = near.wrapping_add(i16::from(*w));
+            near_magnitude = near_magnitude.wrapping_add(u16::from(w.unsigned_abs()));
+        }
+        sum += i64::from(near);
+        magnitude += i64::from(near_magnitude);
+    }
     let largest = i64::from(bias).abs() + 255 * magnitude;
     ensure(
         largest <= i64::from(i32::MAX),

@@ -149,7 +149,10 @@ impl<S: Set> Conv<S> {
                 let lane = lane_of(channel);
                 let groups = groups_of(channel).zip(places.iter().zip(&in_words));
                 for (taps, (place, in_words)) in groups {
-                    if *in_words {
+                    if let (false, Some(taps)) = (*in_words, taps.first_chunk::<TAPS>()) {
+                        let at = place + lane * TAPS;
+                        byte_weights[at..at + TAPS].copy_from_slice(taps);
+                    } else if *in_words {
                         for (pair, taps) in taps.chunks(2).enumerate() {
                             let at = place + (pair * vectors * lanes + lane) * 2;
                             word_weights[at..at + taps.len()].copy_from_slice(taps);
