@@ -82,7 +82,7 @@ pub struct TrainArguments {
     #[arg(long, value_name = "DIR", hide = true, conflicts_with = "source")]
     image_dir: Option<PathBuf>,
 
-    /// The run folder; an unfinished one is continued [default: runs/<folder>-<n>]
+    /// The run folder, new or unfinished [default: runs/<folder>-<n>]
     #[arg(long, value_name = "DIR")]
     pub run: Option<PathBuf>,
 
@@ -130,8 +130,14 @@ pub struct TrainArguments {
     #[arg(long, value_name = "FRACTION", value_parser = fraction::<f64>)]
     pub max_drop: Option<f64>,
 
-    /// Bits of the weights; seven run faster on most boards
-    #[arg(long, value_enum, value_name = "BITS", default_value_t)]
+    /// Bits of the weights: auto, 8 or 7
+    #[arg(
+        long,
+        value_name = "BITS",
+        value_enum,
+        hide_possible_values = true,
+        default_value = "auto"
+    )]
     pub weight_bits: WeightBits,
 
     /// Write the int8 model here too

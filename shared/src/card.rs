@@ -15,8 +15,8 @@ use crate::preprocess::{Pixels, Preprocess};
 /// The first bytes of every card.
 pub const MAGIC: &[u8; 9] = b"graftcard";
 
-/// The version of the wire format. 0 is unstable: a card of version 0 is read by the same release alone.
-pub const FORMAT_VERSION: u16 = 0;
+/// The version of the wire format. Versions from 1 on stay readable.
+pub const FORMAT_VERSION: u16 = 1;
 
 /// The version of the quantized operators' arithmetic and of the preprocessing that this release computes.
 pub const ARITHMETIC: u32 = 1;

@@ -15,8 +15,7 @@
 //!
 //! # The wire format of a model card
 //!
-//! **format_version 0 is unstable**: a card of version 0 is read by the release that wrote it. From version 1 on a
-//! change of any byte below is a new version.
+//! A change of any byte below is a new version; versions from 1 on stay readable.
 //!
 //! ```text
 //! card    = magic format_version section*
@@ -26,7 +25,7 @@
 //! | part | bytes | what |
 //! |---|---|---|
 //! | magic | 9 | ASCII `graftcard` |
-//! | format_version | 2 | u16, little endian: 0 |
+//! | format_version | 2 | u16, little endian: 1 |
 //! | tag | 2 | u16, little endian: the kind of the section |
 //! | flag | 1 | 0 optional: a reader that does not know the tag skips the section; 1 required: it refuses the card |
 //! | length | 4 | u32, little endian: bytes of the payload |

@@ -127,13 +127,24 @@ fn the_card_has_its_bytes() {
         (6, 0, postcard::to_allocvec(&card.probes).unwrap()),
         (7, 0, postcard::to_allocvec(&card.provenance).unwrap()),
     ];
-    let expected = assemble(0, &sections);
+    let expected = assemble(1, &sections);
     assert_eq!(hex(&card.encode().unwrap()), hex(&expected));
-    assert!(hex(&expected).starts_with("67726166746361726400000100010e000000"));
+    assert!(hex(&expected).starts_with("67726166746361726401000100010e000000"));
     assert_eq!(
         hex(&sha256(&expected)),
-        "372e347e2e71048252fb24e2d6dd215fb4c9ac273df044598d6055d1ce5649e1"
+        "73ea63beefd3c52434d637c5a60e0faa8fdbb8356068827f801b5d312c8d819b"
     );
+}
+
+/// The card as the first release of format_version 1 wrote it: it stays readable.
+#[test]
+fn the_first_card_of_version_1_is_read() {
+    let hexadecimal = include_str!("fixtures/card-1.hex").trim_end().as_bytes();
+    let bytes: Vec<u8> = hexadecimal
+        .chunks(2)
+        .map(|digits| u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap())
+        .collect();
+    assert_eq!(Card::decode(&bytes).unwrap(), card());
 }
 
 #[test]
@@ -198,8 +209,8 @@ fn well_digested_but_wrong_cards_are_refused_with_the_reason() {
         assert!(line.contains(reason), "{line:?} does not say {reason:?}");
     };
     refused(
-        &assemble(1, &sections()),
-        "its format_version is 1, this release reads 0",
+        &assemble(2, &sections()),
+        "its format_version is 2, this release reads 1",
     );
     refused(b"", "does not begin as a model card does");
 
@@ -216,64 +227,64 @@ fn well_digested_but_wrong_cards_are_refused_with_the_reason() {
         let mut sections = sections();
         sections.remove(index);
         let reason = format!("the {name} section is missing");
-        refused(&assemble(0, &sections), &reason);
+        refused(&assemble(1, &sections), &reason);
     }
     for index in 0..5 {
         let mut twice = sections();
         twice.insert(index, twice[index].clone());
-        refused(&assemble(0, &twice), "is there twice");
+        refused(&assemble(1, &twice), "is there twice");
 
         let mut trailing = sections();
         trailing[index].2.push(0);
-        refused(&assemble(0, &trailing), "1 bytes after its end");
+        refused(&assemble(1, &trailing), "1 bytes after its end");
 
         let mut cut = sections();
         cut[index].2.pop();
-        refused(&assemble(0, &cut), "section is not valid");
+        refused(&assemble(1, &cut), "section is not valid");
 
         let mut other_flag = sections();
         other_flag[index].1 ^= 1;
-        refused(&assemble(0, &other_flag), "has the flag");
+        refused(&assemble(1, &other_flag), "has the flag");
     }
     let mut swapped = sections();
     swapped.swap(0, 1);
-    refused(&assemble(0, &swapped), "section 1 comes after section 2");
+    refused(&assemble(1, &swapped), "section 1 comes after section 2");
 
     let mut unknown = sections();
     unknown.push((900, 1, vec![1, 2, 3]));
     refused(
-        &assemble(0, &unknown),
+        &assemble(1, &unknown),
         "section 900, which this release does not know, is required",
     );
     unknown[5].1 = 2;
-    refused(&assemble(0, &unknown), "section 900 has the flag 2");
+    refused(&assemble(1, &unknown), "section 900 has the flag 2");
     unknown[5] = (900, 0, vec![0; (64 << 10) + 1]);
-    refused(&assemble(0, &unknown), "section 900 claims 65537 bytes");
+    refused(&assemble(1, &unknown), "section 900 claims 65537 bytes");
 
     // 1 written in two bytes.
     let mut long = sections();
     long[2].2.splice(0..1, [0x81, 0x00]);
-    refused(&assemble(0, &long), "not in its shortest form");
+    refused(&assemble(1, &long), "not in its shortest form");
 
     let mut long_list = sections();
     long_list[0].2 = postcard::to_allocvec(&u32::MAX).unwrap();
     refused(
-        &assemble(0, &long_list),
+        &assemble(1, &long_list),
         "it lists 4294967295, at most 32768 are possible",
     );
 
     let mut variant = sections();
     variant[1].2[4] = 3;
     refused(
-        &assemble(0, &variant),
+        &assemble(1, &variant),
         "the preprocess section is not valid",
     );
 
     let mut no_probes = sections();
     no_probes.insert(4, (6, 0, vec![0]));
-    refused(&assemble(0, &no_probes), "the probes section is empty");
+    refused(&assemble(1, &no_probes), "the probes section is empty");
 
-    let mut claims = assemble(0, &sections());
+    let mut claims = assemble(1, &sections());
     let length = claims.len() - 32;
     claims[length - 36..length - 32].copy_from_slice(&[65, 0, 0, 0]);
     let digest = sha256(&claims[..length]);
@@ -285,7 +296,7 @@ fn well_digested_but_wrong_cards_are_refused_with_the_reason() {
 fn an_unknown_optional_section_is_skipped() {
     let mut sections = sections();
     sections.push((900, 0, vec![1, 2, 3]));
-    assert_eq!(Card::decode(&assemble(0, &sections)).unwrap(), small_card());
+    assert_eq!(Card::decode(&assemble(1, &sections)).unwrap(), small_card());
 }
 
 /// What the writer must refuse as the reader does: no such card can come into being.
@@ -369,11 +380,11 @@ fn values_that_break_a_rule_are_neither_written_nor_read() {
     let mut decision = small_card().decision;
     decision.temperature = f32::NAN;
     sections[3].2 = postcard::to_allocvec(&decision).unwrap();
-    let error = Card::decode(&assemble(0, &sections)).unwrap_err();
+    let error = Card::decode(&assemble(1, &sections)).unwrap_err();
     assert!(error.line().contains("temperature NaN"));
     sections[3].2 = postcard::to_allocvec(&small_card().decision).unwrap();
     sections[0].2 = postcard::to_allocvec(&["a", "a"].as_slice()).unwrap();
-    let error = Card::decode(&assemble(0, &sections)).unwrap_err();
+    let error = Card::decode(&assemble(1, &sections)).unwrap_err();
     assert!(error.line().contains("is there twice"));
 }
 

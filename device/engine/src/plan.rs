@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use graft_kernels::{Isa, Threads};
 use graft_shared::error::{Context, Error, Result};
+use tract_core::ops::konst::Const;
+use tract_core::ops::source::TypedSource;
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
-use tract_onnx::tract_core::ops::konst::Const;
-use tract_onnx::tract_core::ops::source::TypedSource;
 use tract_onnx::tract_hir::internal::{Framework, expand};
 use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;
 

@@ -10,8 +10,8 @@ use std::thread;
 use std::time::Instant;
 
 use graft_kernels::{AlignedBytes, Invalid, Isa, Operator, SLACK, Threads};
-use tract_onnx::tract_core::ops::konst::Const;
-use tract_onnx::tract_core::ops::source::TypedSource;
+use tract_core::ops::konst::Const;
+use tract_core::ops::source::TypedSource;
 use tract_onnx::tract_hir::internal::*;
 
 use crate::ops::{Fast, Kernel, Output};

@@ -4,6 +4,7 @@
 
 mod support;
 
+use graft_engine::Engine;
 use graft_kernels::{ConvParameters, Isa, Operator, Quantization, SLACK, Window};
 use graft_shared::preprocess::Pixels;
 use support::{Conv, Graph, Head, Random, int, ints};
@@ -509,4 +510,33 @@ fn an_engine_is_shared_between_threads() {
             });
         }
     });
+}
+
+#[test]
+fn threads_share_the_work_without_changing_it() {
+    const SIDE: usize = 96;
+    let mut random = Random(10);
+    // Large enough to be worth sharing.
+    let dense = Conv::random(&mut random, 3, 32, 3, 2, false);
+    let depthwise = Conv::random(&mut random, 32, 32, 5, 1, true);
+    let wide = Conv::random(&mut random, 32, 48, 1, 1, false);
+    let head = Head::random(&mut random, 48, 9);
+    let mut graph = Graph::new(SIDE, SIDE, 9);
+    graph.transpose();
+    graph.conv("pixels", "dense", &dense);
+    graph.conv("dense", "depthwise", &depthwise);
+    graph.conv("depthwise", "wide", &wide);
+    finish(&mut graph, "wide", (0.02, 9), &head);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.onnx");
+    std::fs::write(&path, graph.file()).unwrap();
+    let alone = graph.engine();
+    for threads in [2, 3, 7] {
+        let shared = Engine::open_with_threads(&path, threads).unwrap();
+        for _ in 0..20 {
+            let pixels = random.pixels(SIDE, SIDE);
+            let logits = shared.logits(&pixels).unwrap();
+            assert_eq!(logits, alone.logits(&pixels).unwrap(), "{threads}");
+        }
+    }
 }

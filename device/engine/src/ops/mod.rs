@@ -20,7 +20,7 @@ use std::fmt::Debug;
 
 use graft_kernels::{Invalid, Isa, Operator};
 use quantize::Quantize;
-use tract_onnx::tract_core::ops::change_axes::AxisOp;
+use tract_core::ops::change_axes::AxisOp;
 use tract_onnx::tract_hir::internal::*;
 
 /// Height, width, channels of an activation of bytes.
