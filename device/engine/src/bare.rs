@@ -1,11 +1,8 @@
 //! An ONNX file without a model card: its graph can be looked at and timed, it can't label pictures.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use graft_shared::error::{Context, Error, Result};
-use graft_shared::limits::MAX_MODEL_FILE_BYTES;
 use prost::Message;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::dimension;
@@ -13,6 +10,7 @@ use tract_onnx::pb::type_proto;
 use tract_onnx::pb::{ModelProto, ValueInfoProto};
 use tract_onnx::prelude::*;
 
+use crate::model;
 use crate::plan::{NodeReport, Plan};
 
 /// A graph with one image as its input: bytes or f32, all dimensions known but the batch, which is 1.
@@ -30,10 +28,7 @@ impl Graph {
     /// When it can't be read, is no ONNX file, has another kind of input, or its graph can't be run.
     pub fn open(path: &Path, threads: usize) -> Result<Graph> {
         let place = || format!("can't open the model {}", path.display());
-        let mut bytes = vec![];
-        File::open(path)
-            .and_then(|file| file.take(MAX_MODEL_FILE_BYTES + 1).read_to_end(&mut bytes))
-            .with_context(place)?;
+        let bytes = model::read(path).with_context(place)?;
         Graph::new(&bytes, threads).with_context(place)
     }
 

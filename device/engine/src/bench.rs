@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::bare::Graph;
 use crate::engine::Engine;
-use crate::model::mentions_card;
+use crate::model;
 use crate::plan::NodeReport;
 
 /// Runs before the first one that counts.
@@ -106,8 +106,8 @@ impl Subject {
                 let pixels = Probe::pixels(0, &engine.card().preprocess);
                 Ok(Subject::Model(Box::new(engine), pixels))
             }
-            Err(error) => match fs::read(path) {
-                Ok(bytes) if !mentions_card(&bytes) => {
+            Err(error) => match model::read(path) {
+                Ok(bytes) if !model::mentions_card(&bytes) => {
                     Ok(Subject::Graph(Graph::open(path, threads)?))
                 }
                 _ => Err(error),

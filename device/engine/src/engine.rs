@@ -1,17 +1,14 @@
 //! The engine: one model, opened once, run on any number of pictures.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use graft_shared::card::{Card, Probe};
 use graft_shared::error::{Context, Error, Result};
-use graft_shared::limits::MAX_MODEL_FILE_BYTES;
 use graft_shared::preprocess::Pixels;
 use tract_onnx::prelude::*;
 
 use crate::classify::Classification;
-use crate::model::Model;
+use crate::model::{self, Model};
 use crate::plan::{NodeReport, Plan};
 
 /// How far logits of a probe may be off where nodes run in tract's operators, whose rounding differs between
@@ -61,10 +58,7 @@ impl Engine {
     /// As for [`Engine::open`].
     pub fn open_with_threads(path: &Path, threads: usize) -> Result<Engine> {
         let place = || format!("can't open the model {}", path.display());
-        let mut bytes = vec![];
-        File::open(path)
-            .and_then(|file| file.take(MAX_MODEL_FILE_BYTES + 1).read_to_end(&mut bytes))
-            .with_context(place)?;
+        let bytes = model::read(path).with_context(place)?;
         let model = Model::parse(&bytes).with_context(place)?;
         drop(bytes);
         Engine::new(model, threads).with_context(place)

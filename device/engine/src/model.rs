@@ -12,6 +12,9 @@
 //! The last two are for people and other tools, and must be what the card says.
 
 use std::collections::HashSet;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -77,6 +80,15 @@ pub fn attach_card(graph: &[u8], card: &Card) -> Result<Vec<u8>> {
     let mut file = graph.to_vec();
     file.extend(metadata_fields(&card.encode()?, &card)?);
     Ok(file)
+}
+
+/// The bytes of a file, no more than one over the limit.
+pub(crate) fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = vec![];
+    let file = File::open(path)?;
+    file.take(MAX_MODEL_FILE_BYTES + 1)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Whether the bytes of a file speak of a model card, be it intact or not: others' ONNX files do not.

@@ -58,7 +58,7 @@ impl Quantize {
     /// # Errors
     /// Slices of another length.
     pub(crate) fn run(&self, picture: &[f32], bytes: &mut [u8]) -> TractResult<()> {
-        let len = self.positions * self.channels;
+        let len = self.len();
         ensure!(
             picture.len() == len && bytes.len() == len,
             "a picture of another size"

@@ -4,7 +4,7 @@
 use graft_kernels::Quantization;
 use tract_onnx::pb::NodeProto;
 
-use super::{Replacement, requantized};
+use super::{Replacement, byte_of, requantized};
 use crate::onnx::{View, float, has_input, is, is_contributed};
 use crate::ops::table::ByteTable;
 
@@ -63,11 +63,7 @@ fn row(
     let mut row = [0; 256];
     for (byte, entry) in (0u8..=255).zip(&mut row) {
         let value = function((f32::from(byte) - f32::from(input.zero_point)) * input.scale);
-        let quantized = (value / output.scale).round_ties_even() + f32::from(output.zero_point);
-        if quantized.is_nan() {
-            return None;
-        }
-        *entry = quantized.clamp(0.0, 255.0) as u8;
+        *entry = byte_of(value, output)?;
     }
     Some(row)
 }

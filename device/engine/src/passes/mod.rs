@@ -68,6 +68,12 @@ const PASSES: [Pass; 12] = [
     head::find,
 ];
 
+/// `clamp(rne(value / scale) + zero_point, 0, 255)`, for tables; `None` for a NaN.
+fn byte_of(value: f32, code: Quantization) -> Option<u8> {
+    let quantized = (value / code.scale).round_ties_even() + f32::from(code.zero_point);
+    (!quantized.is_nan()).then(|| quantized.clamp(0.0, 255.0) as u8)
+}
+
 /// The node before `root`, which is a QuantizeLinear with one scale and zero point, and what its bytes stand for.
 fn requantized<'a>(view: &View<'a>, root: &NodeProto) -> Option<(&'a NodeProto, Quantization)> {
     if !is(root, "QuantizeLinear") {

@@ -1,11 +1,10 @@
 //! Cast, Sub, Div (or Add, Mul), QuantizeLinear on the bytes of the input -> one table of 256 bytes per channel,
 //! before or after the Transpose to NCHW.
 
-use graft_kernels::Quantization;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{AttributeProto, NodeProto, TensorProto};
 
-use super::Replacement;
+use super::{Replacement, byte_of};
 use crate::onnx::{View, f32_values, has_input, int, is, is_to_nchw};
 use crate::ops::table::ByteTable;
 
@@ -56,7 +55,7 @@ fn table<'a>(
     quantize: &NodeProto,
     channels: Channels,
 ) -> Option<(&'a str, Vec<[u8; 256]>)> {
-    let Quantization { scale, zero_point } = view.quantization(quantize, 1)?;
+    let code = view.quantization(quantize, 1)?;
     let mut steps: Vec<(&str, Vec<f32>)> = vec![];
     let mut tensor = has_input(quantize, 0)?;
     let cast = loop {
@@ -103,11 +102,7 @@ fn table<'a>(
                             _ => value * constant,
                         })
                     })?;
-            let quantized = (value / scale).round_ties_even() + f32::from(zero_point);
-            if quantized.is_nan() {
-                return None;
-            }
-            *entry = quantized.clamp(0.0, 255.0) as u8;
+            *entry = byte_of(value, code)?;
         }
     }
     Some((has_input(cast, 0)?, rows))
