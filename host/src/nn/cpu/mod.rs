@@ -8,6 +8,7 @@ pub(super) mod dense;
 pub(super) mod depthwise;
 pub(super) mod matrix;
 pub(super) mod pointwise;
+pub(super) mod training;
 
 use candle_core::{CpuStorage, Layout, Result, bail};
 use pulp::Simd;
