@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use graft_cli::describe::{CompletionsArguments, ManArguments};
@@ -86,11 +87,15 @@ pub struct TrainArguments {
     #[arg(long, value_name = "DIR")]
     pub run: Option<PathBuf>,
 
+    /// Go on where the fine-tuning in --run stopped
+    #[arg(long, requires = "run")]
+    pub resume: bool,
+
     /// Which pretrained backbone to start from (`graft backbones list`)
     #[arg(long, value_name = "NAME", default_value = crate::train::DEFAULT_BACKBONE)]
     backbone: String,
 
-    /// Weights of your own: a safetensors file, or hf:OWNER/NAME/FILE[@REVISION] on the Hub
+    /// Weights of your own: a safetensors file, or hf:OWNER/NAME/FILE on the Hub
     #[arg(long, value_name = "SOURCE")]
     pub weights: Option<Source>,
 
@@ -98,35 +103,64 @@ pub struct TrainArguments {
     #[arg(long, value_name = "NAME", hide = true, conflicts_with = "backbone")]
     architecture: Option<String>,
 
-    /// Side of the model's square input in pixels [default: the backbone's own]
+    /// Side of the model's input in pixels [default: the backbone's own]
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(32..=1024))]
     pub image_size: Option<u16>,
 
-    /// What to train; until there is fine-tuning it is always the head
-    #[arg(long, value_enum, default_value = "head", hide_possible_values = true)]
+    /// What to train: head, fast, balanced or best
+    #[arg(
+        long,
+        value_enum,
+        default_value = "balanced",
+        hide_possible_values = true
+    )]
     pub recipe: Recipe,
 
-    /// How a photo is brought to the model's square input: crop, pad or squash
+    /// Time for fine-tuning, such as 90s, 10m or 2h [default: the recipe's]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub time_budget: Option<Duration>,
+
+    /// Passes over the photos in fine-tuning [default: the recipe's]
+    #[arg(long, value_name = "N")]
+    pub epochs: Option<usize>,
+
+    /// As --epochs, in steps
+    #[arg(long, value_name = "N", hide = true, conflicts_with = "epochs")]
+    pub how_many_training_steps: Option<usize>,
+
+    /// Photos in a step of fine-tuning
+    #[arg(long, value_name = "N", hide = true)]
+    pub train_batch_size: Option<usize>,
+
+    /// Highest learning rate of fine-tuning
+    #[arg(long, value_name = "RATE", hide = true)]
+    pub learning_rate: Option<f64>,
+
+    /// Any setting of fine-tuning, as settings.toml names it
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
+    pub set: Vec<(String, String)>,
+
+    /// How a photo becomes the model's input: crop, pad or squash
     #[arg(long, value_enum, default_value = "crop", hide_possible_values = true)]
     pub fit: FitName,
 
-    /// Part of each label's photos put aside to measure the final accuracy, in percent
+    /// Percent of each label's photos that measure the final accuracy
     #[arg(long, value_name = "N", default_value = "10")]
     pub testing_percentage: u32,
 
-    /// Part of each label's photos put aside to pick settings on, in percent
+    /// Percent of each label's photos that settings are picked on
     #[arg(long, value_name = "N", default_value = "10")]
     pub validation_percentage: u32,
 
-    /// What else keeps photos on one side of the split: sub-folder (folder) or minute (exif-burst)
+    /// What stays on one side of the split: folder or exif-burst
     #[arg(long, value_enum, value_name = "WHAT", hide_possible_values = true)]
     pub group_by: Option<GroupBy>,
 
-    /// Export nothing below this accuracy of the int8 model on the test photos, from 0 to 1
+    /// Export nothing below this int8 accuracy on the test photos
     #[arg(long, value_name = "FRACTION", value_parser = fraction::<f64>)]
     pub min_accuracy: Option<f64>,
 
-    /// Export nothing when int8 loses more accuracy to float than this, from 0 to 1
+    /// Export nothing when int8 loses more accuracy to float
     #[arg(long, value_name = "FRACTION", value_parser = fraction::<f64>)]
     pub max_drop: Option<f64>,
 
@@ -188,6 +222,13 @@ impl TrainArguments {
             image_size: None,
             weights: None,
             recipe: Recipe::Head,
+            resume: false,
+            time_budget: None,
+            epochs: None,
+            how_many_training_steps: None,
+            train_batch_size: None,
+            learning_rate: None,
+            set: Vec::new(),
             fit: FitName::Crop,
             testing_percentage: 10,
             validation_percentage: 10,
@@ -243,6 +284,19 @@ pub enum Recipe {
     Balanced,
     /// Fine-tuning, the most accurate.
     Best,
+}
+
+impl Recipe {
+    /// As it is typed.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Recipe::Head => "head",
+            Recipe::Fast => "fast",
+            Recipe::Balanced => "balanced",
+            Recipe::Best => "best",
+        }
+    }
 }
 
 /// Of `graft check`.
@@ -367,4 +421,26 @@ pub struct DemoArguments {
 
     #[command(flatten)]
     pub(crate) common: CommonArguments,
+}
+
+/// A time such as `90s`, `10m` or `2h`; without a unit it is seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = text.split_at(text.trim_end_matches(char::is_alphabetic).len());
+    let unit = match unit {
+        "" | "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(format!("`{unit}` is no unit of time: s, m and h are")),
+    };
+    let number: f64 = number
+        .parse()
+        .map_err(|_| "a number and a unit are wanted, such as 10m".to_owned())?;
+    Duration::try_from_secs_f64(number * unit).map_err(|error| error.to_string())
+}
+
+/// `NAME=VALUE`.
+fn setting(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .map(|(name, value)| (name.replace('-', "_"), value.to_owned()))
+        .ok_or_else(|| "NAME=VALUE is wanted".to_owned())
 }

@@ -47,7 +47,7 @@ pub struct Rows {
 }
 
 /// A head in the space of the raw bottlenecks.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Head {
     /// `[classes, dimension]`, f32.
     pub weight: Tensor,

@@ -108,6 +108,7 @@ impl Report {
         seconds: Seconds,
         model_bytes: usize,
         image_size: u16,
+        train_images_per_second: Option<f64>,
     ) -> Self {
         let count = |side| dataset.indices(side).len();
         let measured = |value: f64| (comparison.int8.images > 0).then_some(value);
@@ -115,7 +116,7 @@ impl Report {
             model: run.path(names::MODEL),
             run: run.folder().to_owned(),
             backbone: options.backbone.clone(),
-            recipe: "head".to_owned(),
+            recipe: options.fine_tuning.recipe.name().to_owned(),
             image_size: u32::from(image_size),
             classes: dataset.labels.len(),
             images: Images {
@@ -140,7 +141,7 @@ impl Report {
                 int8: measured(comparison.int8.macro_recall),
             },
             seconds,
-            train_images_per_second: None,
+            train_images_per_second,
             peak_rss_bytes: graft_engine::bench::peak_rss_bytes().unwrap_or(0),
             model_bytes,
             seed: options.seed,
@@ -163,13 +164,14 @@ impl Report {
     pub fn to_text(&self) -> String {
         let model = self.model.display();
         let mut text = format!(
-            "{}\nmodel:    {model} ({:.1} MB)\nrun:      {}\ntime:     {:.0} s (bottlenecks {:.0}, head {:.0}, quantize {:.0}, evaluate {:.0})\n\n",
+            "{}\nmodel:    {model} ({:.1} MB)\nrun:      {}\ntime:     {:.0} s (bottlenecks {:.0}, head {:.0}, fine-tuning {:.0}, quantize {:.0}, evaluate {:.0})\n\n",
             self.comparison.to_text(),
             self.model_bytes as f64 / 1e6,
             self.run.display(),
             self.seconds.total,
             self.seconds.features,
             self.seconds.head,
+            self.seconds.finetune,
             self.seconds.quantize,
             self.seconds.evaluate,
         );

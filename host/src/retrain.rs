@@ -79,19 +79,13 @@ enum Takes {
     Text,
 }
 
-const FINE_TUNING: &str =
-    "it governs fine-tuning, which is not there yet; the head is trained until it converges";
-const AUGMENTATION: &str = "photos are varied in fine-tuning, which is not there yet";
+const AUGMENTATION: &str =
+    "fine-tuning varies the photos by itself; `--set crop_area=0.5` and the like change how much";
 const RESUMED: &str = "a run that is interrupted continues with the same `--run DIR`";
 const ALL_VALIDATION: &str = "the head is measured on all validation photos";
 
 /// The flags without an effect: name, what follows it, what serves in its place.
-const WITHOUT_EFFECT: [(&str, Takes, &str); 21] = [
-    ("how-many-training-steps", Takes::Number, FINE_TUNING),
-    ("train-batch-size", Takes::Number, FINE_TUNING),
-    ("learning-rate", Takes::Number, FINE_TUNING),
-    ("epochs", Takes::Number, FINE_TUNING),
-    ("time-budget", Takes::Text, FINE_TUNING),
+const WITHOUT_EFFECT: [(&str, Takes, &str); 16] = [
     (
         "summaries-dir",
         Takes::Text,

@@ -23,6 +23,10 @@ pub mod names {
     pub const METRICS: &str = "metrics.json";
     /// One event a line.
     pub const LOG: &str = "log.jsonl";
+    /// Where fine-tuning is, in safetensors: weights, optimizer, running mean, position.
+    pub const FINE_TUNING: &str = "checkpoint/fine-tuning.safetensors";
+    /// The weights that fine-tuning ended with, in safetensors.
+    pub const WEIGHTS: &str = "checkpoint/weights.safetensors";
     /// The trained head, in safetensors.
     pub const HEAD: &str = "checkpoint/head.safetensors";
 }

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use graft_shared::error::{Context, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Settings by name.
-#[derive(Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Settings(BTreeMap<String, Setting>);
 
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Setting {
     value: String,
     chosen_by: ChosenBy,
@@ -18,7 +18,7 @@ struct Setting {
 }
 
 /// Who chose a setting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChosenBy {
     /// A flag on the command line.
@@ -46,6 +46,20 @@ impl Settings {
                 why: why.into(),
             },
         );
+    }
+
+    /// What [`Settings::to_toml`] wrote.
+    ///
+    /// # Errors
+    /// Text that is no table of settings.
+    pub fn from_toml(text: &str) -> Result<Settings> {
+        toml::from_str(text).context("the settings can't be read")
+    }
+
+    /// The value of a setting.
+    #[must_use]
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(|setting| setting.value.as_str())
     }
 
     /// As TOML, one table a setting.

@@ -16,7 +16,9 @@ use crate::classifier::{Classifier, Exported, Samples};
 use crate::dataset::{self, Dataset, Earlier, GroupBy, Percentages, Split};
 use crate::evaluate::{self, Comparison};
 use crate::features::{self, Store};
-use crate::head::{self, Head, Rows};
+use crate::fine_tune::{self, Request, Stage};
+use crate::cli::Recipe;
+use crate::head::{self, Rows};
 use crate::metrics;
 use crate::progress::Progress;
 use crate::report::{Report, Seconds};
@@ -72,6 +74,8 @@ pub struct Options {
     pub max_drop: Option<f64>,
     /// Bits of the weights.
     pub weight_bits: WeightBits,
+    /// What to train, and how.
+    pub fine_tuning: Request,
     /// Recorded in the model; the head itself needs no randomness.
     pub seed: u64,
     /// Threads for evaluation.
@@ -98,9 +102,11 @@ pub enum Outcome {
     Finished(Box<Report>),
     /// A gate was missed and nothing was exported; the text says which and by how much.
     GateMissed(String),
+    /// It was asked to stop; the text says where it is and how it goes on.
+    Stopped(String),
 }
 
-/// Runs the whole chain: scan, bottlenecks, split, head, quantize, evaluate, export.
+/// Runs the whole chain: scan, bottlenecks, split, head, fine-tuning, quantize, evaluate, export.
 ///
 /// # Errors
 /// Whatever keeps a model from being made. What was cached until then stays, and a rerun continues from there.
@@ -139,8 +145,10 @@ pub fn train(mut options: Options, progress: &Progress) -> Result<Outcome> {
         ));
     }
     tell_about(&dataset, progress);
-    // The settings first: a split without them would not be found by a later run.
-    run.write(names::SETTINGS, options.settings.to_toml()?.as_bytes())?;
+    // The settings first: a split without them would not be found by a later run. Those of a fine-tuning that goes on stay.
+    if !options.fine_tuning.resume {
+        run.write(names::SETTINGS, options.settings.to_toml()?.as_bytes())?;
+    }
     run.write(names::SPLIT, &dataset::manifest_tsv(&dataset)?)?;
     run.event(
         &json!({"event": "features", "photos": dataset.photos.len(), "seconds": seconds.features}),
@@ -157,6 +165,37 @@ pub fn train(mut options: Options, progress: &Progress) -> Result<Outcome> {
     run.write(names::HEAD, &head.to_safetensors()?)?;
     run.event(&json!({"event": "head", "validation_top1": choice.validation_top1, "iterations": choice.iterations, "seconds": seconds.head}))?;
     progress.say(&choice.to_string());
+
+    let clock = Instant::now();
+    let (backbone, head, logits, images_per_second) = if options.fine_tuning.recipe == Recipe::Head {
+        let rows = features.rows(&dataset, Split::Test)?;
+        (backbone, head.clone(), head.logits(&rows.bottlenecks)?, None)
+    } else {
+        let stage = Stage {
+            dataset: &dataset,
+            backbone: &backbone,
+            backbone_for: &|size| backbone::load(&options.backbone, Some(size), &options.weights),
+            head: &head,
+            preprocess: &preprocess,
+            request: &options.fine_tuning,
+            seed: options.seed,
+        };
+        match stage.run(&mut options.settings, &mut run, progress)? {
+            fine_tune::Outcome::Finished(tuned) => {
+                tuned.record(&mut options.settings);
+                let logits = stage.test_logits(&tuned, &run, progress)?;
+                let (backbone, head) = tuned.split(&backbone)?;
+                (backbone, head, logits, Some(tuned.images_per_second))
+            }
+            fine_tune::Outcome::Stopped(steps, total) => {
+                return Ok(Outcome::Stopped(format!(
+                    "stopped after {steps} of {total} steps of fine-tuning; the same command with `--run {} --resume` goes on",
+                    run.folder().display()
+                )));
+            }
+        }
+    };
+    seconds.finetune = clock.elapsed().as_secs_f64();
 
     let clock = Instant::now();
     let provenance = provenance(&options, &backbone, &dataset);
@@ -190,8 +229,7 @@ pub fn train(mut options: Options, progress: &Progress) -> Result<Outcome> {
     let comparison = compare(
         &float,
         &int8,
-        &head,
-        &features,
+        &logits,
         &dataset,
         options.threads,
         progress,
@@ -241,6 +279,7 @@ pub fn train(mut options: Options, progress: &Progress) -> Result<Outcome> {
         seconds,
         model.len(),
         preprocess.width,
+        images_per_second,
     );
     run.event(&json!({"event": "finished", "seconds": seconds.total}))?;
     run.write(names::METRICS, report.to_json()?.as_bytes())?;
@@ -393,17 +432,16 @@ fn samples(dataset: &Dataset, preprocess: &Preprocess) -> Result<Samples> {
 fn compare(
     float: &Exported,
     int8: &Exported,
-    head: &Head,
-    features: &Features,
+    logits: &[Vec<f32>],
     dataset: &Dataset,
     threads: usize,
     progress: &Progress,
 ) -> Result<Comparison> {
-    let test = evaluate::listed(dataset, &dataset.indices(Split::Test));
-    let rows = features.rows(dataset, Split::Test)?;
+    let indices = dataset.indices(Split::Test);
+    let test = evaluate::listed(dataset, &indices);
     let candle = evaluate::candle_figure(
-        &head.logits(&rows.bottlenecks)?,
-        &rows.classes,
+        logits,
+        &dataset.classes(&indices),
         dataset.labels.len(),
     );
     Ok(Comparison {
@@ -478,7 +516,7 @@ fn provenance(options: &Options, backbone: &Backbone, dataset: &Dataset) -> Prov
         manifest_digest: dataset::manifest_digest(dataset),
         backbone: backbone.name.clone(),
         backbone_digest: backbone.weights_digest,
-        recipe: "head".to_owned(),
+        recipe: options.fine_tuning.recipe.name().to_owned(),
         seed: options.seed,
         settings: Vec::new(),
         graft_version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -9,6 +9,7 @@ use super::{Done, bottleneck_dir, complain, print, use_threads, weights};
 use crate::backbone::{FetchOptions, registry};
 use crate::cli::{Recipe, TrainArguments};
 use crate::dataset::{self, Percentages};
+use crate::fine_tune::Request;
 use crate::progress::Progress;
 use crate::settings::{ChosenBy, Settings};
 use crate::train::{Options, Outcome};
@@ -33,6 +34,10 @@ pub fn run(arguments: TrainArguments) -> Result<Done> {
             })?;
             Ok(Done::Fine)
         }
+        Outcome::Stopped(text) => {
+            progress.say(&text);
+            Ok(Done::Missed)
+        }
         Outcome::GateMissed(missed) => {
             complain(
                 &Error::new(missed)
@@ -47,9 +52,6 @@ pub fn run(arguments: TrainArguments) -> Result<Done> {
 fn warn(arguments: &TrainArguments, progress: &Progress) {
     for warning in arguments.retrain.warnings() {
         progress.say(&format!("warning: {warning}"));
-    }
-    if arguments.recipe != Recipe::Head {
-        progress.say("warning: --recipe is head: fine-tuning, which the other recipes need, is not there yet");
     }
     let suffix = |path: &Path| path.extension().is_none_or(|suffix| suffix != "onnx");
     if let Some(path) = arguments
@@ -99,7 +101,7 @@ fn options(arguments: TrainArguments) -> Result<Options> {
     if let Some(weights) = &arguments.weights {
         record("weights", weights.to_string(), "");
     }
-    record("recipe", "head".into(), "head");
+    record("recipe", arguments.recipe.name().into(), Recipe::Balanced.name());
     record("fit", format!("{:?}", arguments.fit).to_lowercase(), "crop");
     record(
         "testing_percentage",
@@ -122,7 +124,22 @@ fn options(arguments: TrainArguments) -> Result<Options> {
         record("image_size", pixels.to_string(), "");
     }
     record("seed", common.seed.to_string(), "0");
+    let mut given = Vec::new();
+    let mut give = |name: &str, value: Option<String>| {
+        given.extend(value.map(|value| (name.to_owned(), value)));
+    };
+    give("epochs", arguments.epochs.map(|epochs| epochs.to_string()));
+    give("train_batch_size", arguments.train_batch_size.map(|photos| photos.to_string()));
+    give("learning_rate", arguments.learning_rate.map(|rate| rate.to_string()));
+    given.extend(arguments.set.iter().cloned());
     Ok(Options {
+        fine_tuning: Request {
+            recipe: arguments.recipe,
+            given,
+            steps: arguments.how_many_training_steps,
+            time_budget: arguments.time_budget,
+            resume: arguments.resume,
+        },
         source: arguments.source().to_path_buf(),
         run: arguments.run,
         backbone,

@@ -9,11 +9,16 @@ mod conv;
 pub(crate) mod cpu;
 mod graph;
 mod linear;
+mod normalise;
 mod pool;
+mod tape;
 #[cfg(test)]
 pub(crate) mod testing;
+mod weights;
 
 pub use batch_norm::BatchNorm;
 pub use conv::{Activation, Conv, Padding};
 pub use graph::{Graph, Node, Op};
 pub use linear::Linear;
+pub use tape::{BatchStatistics, Gradients, Tape};
+pub use weights::{Parameter, Role, Statistics, Weights, read_lists, write_lists};

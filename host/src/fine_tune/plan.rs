@@ -1,0 +1,266 @@
+//! The plan of a fine-tuning: every setting that it depends on, chosen from the data unless given by hand.
+//!
+//! A plan is recorded in the run's settings and read back from there when a run is resumed, so that what was chosen from
+//! the machine or the clock is not chosen again.
+
+use graft_shared::error::{Context, Error, Result};
+use serde::{Deserialize, Serialize};
+
+use super::optimizer::Rule;
+use crate::cli::Recipe;
+use crate::nn::BatchStatistics;
+use crate::pictures::Augmentation;
+use crate::settings::{ChosenBy, Settings};
+
+/// Below so many training photos the statistics of a batch are noise.
+const FEW_PHOTOS: usize = 500;
+/// Steps that a fine-tuning takes at least, so that few photos are seen often enough.
+const LEAST_STEPS: usize = 150;
+
+/// Every setting of a fine-tuning.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Passes over the training photos, those with small pictures included.
+    pub epochs: usize,
+    /// Of these, the first so many with small pictures.
+    pub small_epochs: usize,
+    /// Side of the small pictures in pixels.
+    pub small_size: usize,
+    /// Photos in a step.
+    pub train_batch_size: usize,
+    /// What moves the weights.
+    pub optimizer: Rule,
+    /// Highest learning rate of the backbone's last layer.
+    pub learning_rate: f64,
+    /// That of the head, as a multiple.
+    pub head_rate: f64,
+    /// That of the first layer, as a multiple; those between lie between, geometrically.
+    pub first_layer_rate: f64,
+    /// Share of the steps in which the rate rises from 0; then it falls as a cosine.
+    pub warm_up: f64,
+    /// Pull of the weights towards 0; norms and biases are left alone.
+    pub weight_decay: f64,
+    /// Share of the target that is spread over all classes.
+    pub label_smoothing: f64,
+    /// Highest decay of the running mean of the weights, which is what is kept.
+    pub ema: f64,
+    /// Where BatchNorm takes its statistics from.
+    pub batch_norm: BatchStatistics,
+    /// Share of the network's nodes, from the input on, that stay as they are.
+    pub frozen: f64,
+    /// Smallest share of a photo's area that a random crop keeps.
+    pub smallest_crop: f32,
+    /// Random changes of light, colour and angle of each photo, and their strength from 0 to 1.
+    pub operations_per_photo: usize,
+    /// As said.
+    pub magnitude: f32,
+    /// Share of the photos with a rectangle erased.
+    pub erasing: f32,
+    /// Share of the photos that are mixed with another one.
+    pub mixing: f32,
+    /// Parameter of the Beta distribution of mixup, 0 for none.
+    pub mixup: f32,
+    /// That of cutmix.
+    pub cutmix: f32,
+    /// Power of a class's size that its share of the photos follows: 1 as they are, 0 all classes alike.
+    pub frequency_power: f32,
+    /// Epochs without a better validation after which training ends.
+    pub patience: usize,
+}
+
+/// What a plan is chosen from.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances {
+    /// Photos to train on.
+    pub photos: usize,
+    /// Photos of the smallest and the largest label.
+    pub smallest_class: usize,
+    /// As said.
+    pub largest_class: usize,
+    /// Side of the model's input in pixels.
+    pub input_size: usize,
+}
+
+impl Plan {
+    /// The plan of a recipe, and why its values are what they are, by the names of the settings.
+    pub fn choose(recipe: Recipe, from: Circumstances) -> (Plan, Vec<(&'static str, String)>) {
+        let best = recipe == Recipe::Best;
+        let few = from.photos < FEW_PHOTOS;
+        let mut why = Vec::new();
+        let (epochs, small_epochs) = match recipe {
+            Recipe::Head | Recipe::Fast => (4, 3),
+            Recipe::Balanced => (9, 7),
+            Recipe::Best => (20, 12),
+        };
+        let batch = if few { 16 } else { 32 };
+        let steps = from.photos.div_ceil(batch).max(1);
+        let least = LEAST_STEPS.div_ceil(steps);
+        let small_size = (from.input_size * 5 / 7).next_multiple_of(32).min(from.input_size);
+        let (epochs, small_epochs) = if least > epochs {
+            why.push(("epochs", format!("{LEAST_STEPS} steps at least")));
+            (least, least * small_epochs / epochs)
+        } else {
+            (epochs, small_epochs)
+        };
+        if few {
+            why.push((
+                "batch_norm",
+                format!("with fewer than {FEW_PHOTOS} photos a batch's statistics are noise"),
+            ));
+        }
+        let plan = Plan {
+            epochs,
+            small_epochs,
+            small_size,
+            train_batch_size: batch,
+            optimizer: Rule::AdamW,
+            learning_rate: if few { 1e-4 } else { 3e-4 },
+            head_rate: 1.0,
+            first_layer_rate: 0.1,
+            warm_up: 0.1,
+            weight_decay: 0.02,
+            label_smoothing: 0.1,
+            ema: 0.999,
+            batch_norm: if few { BatchStatistics::Running } else { BatchStatistics::Batch },
+            frozen: if recipe == Recipe::Fast { 0.25 } else { 0.0 },
+            smallest_crop: if best { 0.25 } else { 0.35 },
+            operations_per_photo: 2,
+            magnitude: if best { 0.4 } else { 0.2 },
+            erasing: if best { 0.1 } else { 0.0 },
+            mixing: if best { 0.3 } else { 0.0 },
+            mixup: if best { 0.2 } else { 0.0 },
+            cutmix: if best { 1.0 } else { 0.0 },
+            frequency_power: if from.largest_class > 3 * from.smallest_class { 0.7 } else { 1.0 },
+            patience: epochs.div_ceil(2),
+        };
+        (plan, why)
+    }
+
+    /// Puts `value` in the place of the setting `name`, as typed by a user.
+    ///
+    /// # Errors
+    /// No such setting, or a value that it can't have.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
+        let mut fields = self.fields()?;
+        let field = fields
+            .get_mut(name)
+            .with_context(|| format!("fine-tuning has no setting `{name}`"))
+            .map_err(|error| error.hint(format!("its settings are {}", self.names())))?;
+        let typed = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+        *field = typed;
+        *self = serde_json::from_value(fields.into())
+            .with_context(|| format!("`{value}` is no value for the setting `{name}`"))?;
+        Ok(())
+    }
+
+    /// Checks what types alone do not.
+    ///
+    /// # Errors
+    /// A value outside its range.
+    pub fn validate(&self) -> Result<()> {
+        let ranges = [
+            ("epochs", self.epochs as f64, 1.0, 1e6),
+            ("train_batch_size", self.train_batch_size as f64, 2.0, 4096.0),
+            ("small_size", self.small_size as f64, 32.0, 1024.0),
+            ("learning_rate", self.learning_rate, 0.0, 10.0),
+            ("first_layer_rate", self.first_layer_rate, 1e-6, 1.0),
+            ("head_rate", self.head_rate, 0.0, 1e3),
+            ("warm_up", self.warm_up, 0.0, 0.99),
+            ("weight_decay", self.weight_decay, 0.0, 10.0),
+            ("label_smoothing", self.label_smoothing, 0.0, 0.99),
+            ("ema", self.ema, 0.0, 1.0),
+            ("frozen", self.frozen, 0.0, 1.0),
+        ];
+        for (name, value, least, most) in ranges {
+            if !(least..=most).contains(&value) {
+                return Err(Error::new(format!("{name} of {value}; from {least} to {most} is possible")));
+            }
+        }
+        self.augmentation().validate()
+    }
+
+    /// Records every setting; `given` are the names of those that the user chose, `why` reasons for others.
+    ///
+    /// # Errors
+    /// Never for a plan; the writer does not promise it.
+    pub fn record(
+        &self,
+        settings: &mut Settings,
+        given: &[String],
+        why: &[(&'static str, String)],
+    ) -> Result<()> {
+        for (name, value) in self.fields()? {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let reason = why.iter().find(|(of, _)| *of == name).map(|(_, why)| why.as_str());
+            if given.contains(&name) {
+                settings.set(&name, value, ChosenBy::User, "given on the command line");
+            } else if let Some(reason) = reason {
+                settings.set(&name, value, ChosenBy::Graft, reason);
+            } else {
+                settings.set(&name, value, ChosenBy::Default, "of the recipe");
+            }
+        }
+        Ok(())
+    }
+
+    /// The plan that [`Plan::record`] wrote, `None` where a setting is missing.
+    pub fn recorded(&self, settings: &Settings) -> Option<Plan> {
+        let mut plan = self.clone();
+        for name in self.fields().ok()?.keys() {
+            plan.set(name, settings.value(name)?).ok()?;
+        }
+        Some(plan)
+    }
+
+    /// The names of all settings.
+    pub fn names(&self) -> String {
+        let names: Vec<String> = self.fields().map_or_else(|_| Vec::new(), |fields| fields.keys().cloned().collect());
+        names.join(", ")
+    }
+
+    fn fields(&self) -> Result<serde_json::Map<String, serde_json::Value>> {
+        match serde_json::to_value(self).context("can't write a plan")? {
+            serde_json::Value::Object(fields) => Ok(fields),
+            _ => Err(Error::new("a plan is no table")),
+        }
+    }
+
+    /// What happens to the photos.
+    pub(super) fn augmentation(&self) -> Augmentation {
+        Augmentation {
+            smallest_crop: self.smallest_crop,
+            operations_per_photo: self.operations_per_photo,
+            magnitude: self.magnitude,
+            erasing: self.erasing,
+            mixing: self.mixing,
+            mixup: self.mixup,
+            cutmix: self.cutmix,
+            ..Augmentation::light()
+        }
+    }
+
+    /// Side of the pictures in `epoch`, in pixels.
+    pub(super) fn size(&self, epoch: usize, input_size: usize) -> usize {
+        if epoch < self.small_epochs { self.small_size } else { input_size }
+    }
+
+    /// Factor on the learning rates at `progress` from 0 to 1 of all steps: a line up, then half a cosine down.
+    pub(super) fn rate(&self, progress: f64) -> f64 {
+        if progress < self.warm_up {
+            progress / self.warm_up
+        } else {
+            let fallen = (progress - self.warm_up) / (1.0 - self.warm_up).max(1e-9);
+            0.5 * (1.0 + (std::f64::consts::PI * fallen.min(1.0)).cos())
+        }
+    }
+}
+
+impl std::fmt::Display for Plan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "fine-tuning: {} epochs, the first {} at {} px, {} photos a step, learning rate {}",
+            self.epochs, self.small_epochs, self.small_size, self.train_batch_size, self.learning_rate
+        )
+    }
+}

@@ -1,0 +1,303 @@
+//! Fine-tuning as a stage of a run: photos decoded, plan chosen and recorded, network trained, weights kept.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use graft_shared::error::{Context, Error, Result};
+use graft_shared::preprocess::Preprocess;
+use serde_json::json;
+
+use super::plan::{Circumstances, Plan};
+use super::{Job, Outcome, Tuned, range_test};
+use crate::backbone::Backbone;
+use crate::cli::Recipe;
+use crate::dataset::{Dataset, Split};
+use crate::features::Item;
+use crate::head::Head;
+use crate::interrupt;
+use crate::nn::{Graph, Weights, write_lists};
+use crate::pictures::loader::Settings as LoaderSettings;
+use crate::pictures::store::DEFAULT_MEMORY;
+use crate::pictures::{Loader, Normalisation, Pictures, Room};
+use crate::progress::Progress;
+use crate::run::{Run, names};
+use crate::settings::{ChosenBy, Settings};
+
+/// Photos that an epoch is validated on, at most.
+const MOST_VALIDATION_PHOTOS: usize = 2000;
+
+/// How to fine-tune, as far as the user said.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// What to train.
+    pub recipe: Recipe,
+    /// Settings of the plan by name.
+    pub given: Vec<(String, String)>,
+    /// Steps in place of epochs.
+    pub steps: Option<usize>,
+    /// Time for all of it.
+    pub time_budget: Option<Duration>,
+    /// Whether to go on from the run's checkpoint.
+    pub resume: bool,
+}
+
+/// What a fine-tuning needs of its run.
+pub struct Stage<'a> {
+    /// The photos with their sides.
+    pub dataset: &'a Dataset,
+    /// Before fine-tuning.
+    pub backbone: &'a Backbone,
+    /// The same backbone for another input size, in pixels.
+    pub backbone_for: &'a dyn Fn(usize) -> Result<Backbone>,
+    /// Trained on its bottlenecks.
+    pub head: &'a Head,
+    /// How photos become the model's input.
+    pub preprocess: &'a Preprocess,
+    /// What the user said.
+    pub request: &'a Request,
+    /// Of all randomness.
+    pub seed: u64,
+}
+
+impl Stage<'_> {
+    /// Fine-tunes; `settings` get the plan and `run` the events, the checkpoint and the weights.
+    ///
+    /// # Errors
+    /// Photos that changed since they were indexed, settings that do not exist, and what keeps training from its end.
+    pub fn run(&self, settings: &mut Settings, run: &mut Run, progress: &Progress) -> Result<Outcome> {
+        let start = Instant::now();
+        let checkpoint = run.path(names::FINE_TUNING);
+        let (mut plan, mut why) = self.plan()?;
+        let recorded = if self.request.resume && checkpoint.is_file() {
+            let path = run.path(names::SETTINGS);
+            let text = std::fs::read_to_string(&path)
+                .with_context(|| format!("reading `{}`, which the run began with", path.display()))?;
+            let recorded = plan.recorded(&Settings::from_toml(&text)?);
+            Some(recorded.with_context(|| format!("`{}` lacks settings of fine-tuning", path.display()))?)
+        } else {
+            None
+        };
+        let resumed = recorded.is_some();
+        plan = recorded.unwrap_or(plan);
+
+        let train = self.pictures(Split::Train, usize::MAX, run, progress)?;
+        let validation = self.pictures(Split::Validation, MOST_VALIDATION_PHOTOS, run, progress)?;
+        let normalisation = self.normalisation();
+        let small = (self.backbone_for)(plan.small_size)?;
+        let small = with_weights_of(&super::with_head(&small, self.head), self.backbone, self.head)?;
+        let full = super::with_head(self.backbone, self.head);
+        let loader_settings = LoaderSettings {
+            classes: self.dataset.labels.len(),
+            batch_len: plan.train_batch_size,
+            augmentation: plan.augmentation(),
+            frequency_power: plan.frequency_power,
+            filter: self.preprocess.filter,
+            normalisation: normalisation.clone(),
+            seed: self.seed,
+        };
+        let loader = Arc::new(Loader::new(Arc::new(train.pictures), train.classes, loader_settings)?);
+        let stop = interrupt::flag()?;
+        let mut job = Job {
+            full: &full,
+            small: &small,
+            input_size: self.backbone.input_size,
+            loader,
+            normalisation,
+            validation: &validation.pictures,
+            validation_classes: &validation.classes,
+            classes: self.dataset.labels.len(),
+            plan: &plan,
+            checkpoint: &checkpoint,
+            stop: &stop,
+        };
+        let mut chosen = plan.clone();
+        if !resumed {
+            self.measure(&job, start, &mut chosen, &mut why)?;
+        }
+        job.plan = &chosen;
+        let given: Vec<String> = self.given().into_iter().map(|(name, _)| name).collect();
+        chosen.record(settings, &given, &why)?;
+        run.write(names::SETTINGS, settings.to_toml()?.as_bytes())?;
+        progress.say(&chosen.to_string());
+
+        let outcome = super::run(&job, resumed, progress, &mut |epoch| {
+            run.event(&json!({"event": "epoch", "at": epoch}))
+        })?;
+        if let Outcome::Finished(tuned) = &outcome {
+            let weights = Weights::of(&tuned.graph)?;
+            run.write(names::WEIGHTS, &write_lists(weights.lists(), None)?)?;
+        }
+        Ok(outcome)
+    }
+
+    /// The logits of the tuned network for the test photos, as Candle computes them.
+    ///
+    /// # Errors
+    /// Photos that changed since they were indexed.
+    pub fn test_logits(&self, tuned: &Tuned, run: &Run, progress: &Progress) -> Result<Vec<Vec<f32>>> {
+        let test = self.pictures(Split::Test, usize::MAX, run, progress)?;
+        super::logits(&tuned.graph, &test.pictures, &self.normalisation(), self.backbone.input_size)
+    }
+
+    fn normalisation(&self) -> Normalisation {
+        Normalisation {
+            mean: self.backbone.spec.mean,
+            std: self.backbone.spec.std,
+        }
+    }
+
+    /// What the user set, the steps as epochs.
+    fn given(&self) -> Vec<(String, String)> {
+        let mut given = self.request.given.clone();
+        if let Some(steps) = self.request.steps {
+            let photos = self.dataset.indices(Split::Train).len().max(1);
+            given.push(("epochs".to_owned(), (steps * 32).div_ceil(photos).to_string()));
+        }
+        given
+    }
+
+    fn plan(&self) -> Result<(Plan, Vec<(&'static str, String)>)> {
+        let mut counts = vec![0; self.dataset.labels.len()];
+        let train = self.dataset.indices(Split::Train);
+        for class in self.dataset.classes(&train) {
+            counts[class] += 1;
+        }
+        let circumstances = Circumstances {
+            photos: train.len(),
+            smallest_class: counts.iter().copied().min().unwrap_or(0),
+            largest_class: counts.iter().copied().max().unwrap_or(0),
+            input_size: self.backbone.input_size,
+        };
+        let (mut plan, why) = Plan::choose(self.request.recipe, circumstances);
+        for (name, value) in self.given() {
+            plan.set(&name, &value)?;
+        }
+        plan.validate()?;
+        Ok((plan, why))
+    }
+
+    /// The learning rate and, with a time budget, the epochs: what depends on a few steps taken.
+    fn measure(
+        &self,
+        job: &Job<'_>,
+        start: Instant,
+        plan: &mut Plan,
+        why: &mut Vec<(&'static str, String)>,
+    ) -> Result<()> {
+        let is_given = |name: &str| self.given().iter().any(|(given, _)| given == name);
+        let steps = job.loader.epoch_steps() as usize;
+        let budget = self.request.time_budget.filter(|_| !is_given("epochs"));
+        // A test of few photos would be most of their training.
+        let test = !is_given("learning_rate") && steps >= range_test::STEPS;
+        if !test && budget.is_none() {
+            return Ok(());
+        }
+        let clock = Instant::now();
+        let rate = range_test::learning_rate(job)?;
+        let step = clock.elapsed().as_secs_f64() / range_test::STEPS as f64;
+        if test {
+            plan.learning_rate = rate;
+            why.push(("learning_rate", "well below where the loss rose in a range test".to_owned()));
+        }
+        if let Some(budget) = budget {
+            let left = budget.saturating_sub(start.elapsed()).as_secs_f64();
+            let area = (job.input_size as f64 / plan.small_size as f64).powi(2);
+            let small = plan.small_epochs as f64 / plan.epochs as f64;
+            let validation = job.validation.len() as f64 / plan.train_batch_size as f64 * step * area / 3.0;
+            let epoch = steps as f64 * step * (small + (1.0 - small) * area) + validation;
+            plan.epochs = ((left / epoch) as usize).max(1);
+            plan.small_epochs = (plan.epochs as f64 * small).round() as usize;
+            plan.patience = plan.epochs;
+            why.retain(|(name, _)| *name != "epochs");
+            why.push(("epochs", format!("about as many as fit into {:.0} s", budget.as_secs_f64())));
+        }
+        Ok(())
+    }
+
+    /// The photos of a side, decoded, and their classes.
+    fn pictures(&self, side: Split, most: usize, run: &Run, progress: &Progress) -> Result<Decoded> {
+        let mut indices = self.dataset.indices(side);
+        if indices.len() > most {
+            indices.sort_by_key(|&index| self.dataset.photos[index].content_hash);
+            indices.truncate(most);
+        }
+        decoded(self.dataset, &indices, side, self.preprocess, run, progress)
+    }
+}
+
+/// Photos that are decoded, and their classes.
+pub(crate) struct Decoded {
+    pub(crate) pictures: Pictures,
+    pub(crate) classes: Vec<usize>,
+}
+
+/// The photos `indices` of a dataset as its `side` needs them: whole for training, else as the model sees them.
+pub(crate) fn decoded(
+    dataset: &Dataset,
+    indices: &[usize],
+    side: Split,
+    preprocess: &Preprocess,
+    run: &Run,
+    progress: &Progress,
+) -> Result<Decoded> {
+    let items: Vec<Item> = indices
+        .iter()
+        .map(|&index| Item {
+            content_hash: dataset.photos[index].content_hash,
+            path: dataset.photos[index].path.clone(),
+        })
+        .collect();
+    let room = Room {
+        memory: DEFAULT_MEMORY,
+        directory: run.folder(),
+    };
+    let stage = progress.stage("decoding", items.len());
+    let advance = |photos| stage.advance(photos);
+    let loaded = match side {
+        Split::Train => Pictures::for_training(&items, preprocess, room, &advance)?,
+        Split::Validation | Split::Test => Pictures::for_evaluation(&items, preprocess, room, &advance)?,
+    };
+    stage.finish();
+    if let Some((index, error)) = loaded.refused.into_iter().next() {
+        let path = items[index].path.display().to_string();
+        return Err(error.context(format!("`{path}` could be read a moment ago")));
+    }
+    Ok(Decoded {
+        pictures: loaded.pictures,
+        classes: dataset.classes(indices),
+    })
+}
+
+/// `graph`, which is of the same architecture, with the weights of `backbone` and `head`.
+fn with_weights_of(graph: &Graph, backbone: &Backbone, head: &Head) -> Result<Graph> {
+    Weights::of(&super::with_head(backbone, head))?.fill(graph)
+}
+
+impl Tuned {
+    /// The network as a backbone and a head.
+    ///
+    /// # Errors
+    /// When its last node is no linear layer.
+    pub fn split(&self, backbone: &Backbone) -> Result<(Backbone, Head)> {
+        let mut graph = self.graph.clone();
+        let crate::nn::Op::Linear(linear) = graph.nodes.pop().context("a graph without nodes")?.op else {
+            return Err(Error::new("the last node of a classifier is a linear layer"));
+        };
+        let head = Head {
+            weight: linear.weight,
+            bias: linear.bias,
+        };
+        let backbone = Backbone {
+            graph,
+            ..backbone.clone()
+        };
+        Ok((backbone, head))
+    }
+
+    /// Records how it ended.
+    pub fn record(&self, settings: &mut Settings) {
+        let why = "best on the validation photos";
+        let epoch = self.best.map_or(self.epochs, |best| best.1);
+        settings.set("best_epoch", epoch, ChosenBy::Graft, why);
+    }
+}

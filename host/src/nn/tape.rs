@@ -1,0 +1,359 @@
+//! A training step: forward and backward through a graph, in buffers that are made once and used in every step.
+//!
+//! A convolution's output is kept as it was summed; whoever reads it applies BatchNorm and activation on the way
+//! ([`super::cpu::training`]). Gradients live from their first writer to their reader, then their buffer is used again.
+
+use graft_shared::error::{Context, Error, Result};
+use serde::{Deserialize, Serialize};
+
+use super::cpu::training::{InputGradient, Output, OutputGradient, Stored, Sums};
+use super::cpu::{Geometry, Size, dense, depthwise, pointwise};
+use super::cpu::{add, linear, pool};
+use super::normalise::Channels;
+use super::weights::{Unit, Weights};
+use super::{Activation, Graph, Op};
+
+/// Where BatchNorm takes its statistics from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BatchStatistics {
+    /// The batch's own; the running ones follow.
+    Batch,
+    /// The running ones, which stay.
+    Running,
+}
+
+/// Gradients by the parameters, in their order.
+pub type Gradients = Vec<Vec<f32>>;
+
+/// The buffers of a step for one graph, batch and input size.
+#[derive(Debug)]
+pub struct Tape<'g> {
+    graph: &'g Graph,
+    images: usize,
+    places: Vec<Place>,
+    gradients: Vec<Option<Vec<f32>>>,
+    free: Vec<Vec<f32>>,
+}
+
+/// A node's output in a step.
+#[derive(Debug)]
+struct Place {
+    channels: usize,
+    size: Size,
+    /// `[n, c, h, w]`, as left by the node.
+    values: Vec<f32>,
+    /// What readers apply.
+    read: Channels,
+    low: f32,
+    high: f32,
+    /// Of a convolution.
+    geometry: Option<Geometry>,
+    /// Of a max pool.
+    positions: Vec<u8>,
+}
+
+impl Place {
+    fn new(images: usize, channels: usize, size: Size) -> Place {
+        Place {
+            channels,
+            size,
+            values: vec![0.0; images * channels * size.area()],
+            read: Channels::plain(channels),
+            low: f32::NEG_INFINITY,
+            high: f32::INFINITY,
+            geometry: None,
+            positions: Vec::new(),
+        }
+    }
+
+    fn stored(&self) -> Stored<'_> {
+        Stored {
+            values: &self.values,
+            scale: &self.read.scale,
+            shift: &self.read.shift,
+            low: self.low,
+            high: self.high,
+        }
+    }
+
+    /// As an input, and where its gradient goes.
+    fn with_gradient<'a>(
+        &'a mut self,
+        target: Option<(&'a mut [f32], bool)>,
+    ) -> (Stored<'a>, Option<InputGradient<'a>>) {
+        let stored = Stored {
+            values: &self.values,
+            scale: &self.read.scale,
+            shift: &self.read.shift,
+            low: self.low,
+            high: self.high,
+        };
+        let gradient = target.map(|(gradient, add)| InputGradient {
+            gradient,
+            add,
+            sums: &mut self.read.backward,
+            pivot: &self.read.mean,
+        });
+        (stored, gradient)
+    }
+
+    /// Its output as a convolution's kernel writes it.
+    fn output(&mut self) -> (Output<'_>, Option<&Geometry>) {
+        let output = Output {
+            values: &mut self.values,
+            sums: &mut self.read.forward,
+            pivot: &self.read.mean,
+        };
+        (output, self.geometry.as_ref())
+    }
+}
+
+impl<'g> Tape<'g> {
+    /// Buffers for `images` pictures of `height` x `width` pixels a step.
+    ///
+    /// # Errors
+    /// An operator that can't be trained, and shapes that do not fit.
+    pub fn new(graph: &'g Graph, images: usize, channels: usize, height: usize, width: usize) -> Result<Tape<'g>> {
+        let mut places: Vec<Place> = Vec::with_capacity(graph.nodes.len());
+        for node in &graph.nodes {
+            let input = |position: usize| -> Result<&Place> {
+                let index = node.inputs.get(position).context("an input is missing")?;
+                places.get(*index).context("it reads a node that does not come before it")
+            };
+            let place = || -> Result<Place> {
+                Ok(match &node.op {
+                    Op::Input => Place::new(images, channels, Size { height, width }),
+                    Op::Conv(conv) => {
+                        let from = input(0)?;
+                        let weight = conv.weight.dims4().context("its weight has four dimensions")?;
+                        let geometry = Geometry::new(
+                            (images, from.channels, from.size.height, from.size.width),
+                            weight,
+                            &[2, weight.0],
+                            conv.stride,
+                            conv.padding,
+                            conv.groups,
+                        )
+                        .context("its shapes do not fit")?;
+                        let mut place = Place::new(images, weight.0, geometry.output);
+                        (place.low, place.high) = conv.activation.bounds();
+                        place.geometry = Some(geometry);
+                        place
+                    }
+                    Op::Add => {
+                        let (first, second) = (input(0)?, input(1)?);
+                        if (first.channels, first.size.area()) != (second.channels, second.size.area()) {
+                            return Err(Error::new("the shapes that it adds differ"));
+                        }
+                        Place::new(images, first.channels, first.size)
+                    }
+                    Op::GlobalAveragePool => Place::new(images, input(0)?.channels, Size { height: 1, width: 1 }),
+                    Op::Linear(layer) => {
+                        let outputs = layer.weight.dim(0).context("its weight has two dimensions")?;
+                        Place::new(images, outputs, Size { height: 1, width: 1 })
+                    }
+                })
+            };
+            let place = place().with_context(|| format!("node `{}` in training", node.name))?;
+            places.push(place);
+        }
+        Ok(Tape {
+            graph,
+            images,
+            gradients: places.iter().map(|_| None).collect(),
+            places,
+            free: Vec::new(),
+        })
+    }
+
+    /// The input's buffer, `[n, c, h, w]`, to be filled before [`Tape::forward`].
+    pub fn input(&mut self) -> &mut [f32] {
+        &mut self.places[0].values
+    }
+
+    /// The last node's output, `[n, outputs]`.
+    pub fn forward(&mut self, weights: &mut Weights, statistics: BatchStatistics) -> Result<&[f32]> {
+        for (index, node) in self.graph.nodes.iter().enumerate() {
+            let (before, rest) = self.places.split_at_mut(index);
+            let place = &mut rest[0];
+            let from = |position: usize| &before[node.inputs[position]];
+            match &node.op {
+                Op::Input => {}
+                Op::Conv(_) => {
+                    let unit = weights.unit(index);
+                    prepare(place, unit, weights, statistics);
+                    let weight = unit.weight().map(|weight| &weights.parameters[weight].values[..]);
+                    let input = from(0).stored();
+                    if let ((output, Some(geometry)), Some(weight)) = (place.output(), weight) {
+                        if geometry.depthwise {
+                            depthwise::forward_training(geometry, input, weight, output)
+                                .with_context(|| format!("node `{}`", node.name))?;
+                        } else if geometry.is_pointwise() {
+                            pointwise::forward_training(geometry, input, weight, output);
+                        } else {
+                            dense::forward_training(geometry, input, weight, output);
+                        }
+                    }
+                    finish(place, unit, weights, statistics, self.images);
+                }
+                Op::Add => {
+                    let (first, second) = (from(0).stored(), from(1).stored());
+                    add::forward(place.size.area(), first, second, (place.low, place.high), &mut place.values);
+                }
+                Op::GlobalAveragePool => {
+                    let input = from(0);
+                    pool::global_average_forward(input.size.area(), input.stored(), &mut place.values);
+                }
+                Op::Linear(_) => {
+                    if let Unit::Biased { weight, bias } = weights.unit(index) {
+                        let [weight, bias] = [weight, bias].map(|at| &weights.parameters[at].values[..]);
+                        linear::forward(&from(0).values, weight, bias, &mut place.values);
+                    }
+                }
+            }
+        }
+        Ok(self.places.last().map_or(&[][..], |place| &place.values))
+    }
+
+    /// Gradients by the parameters of node `first` and those after it, from the gradient by the last node's output as
+    /// [`Tape::forward`] left it.
+    pub fn backward(
+        &mut self,
+        weights: &Weights,
+        statistics: BatchStatistics,
+        output_gradient: &[f32],
+        first: usize,
+        gradients: &mut Gradients,
+    ) -> Result<()> {
+        for place in &mut self.places {
+            place.read.backward.fill(Sums::default());
+        }
+        let last = self.graph.nodes.len().saturating_sub(1);
+        let mut seed = self.buffer(output_gradient.len());
+        seed.copy_from_slice(output_gradient);
+        self.gradients[last] = Some(seed);
+        for (index, node) in self.graph.nodes.iter().enumerate().skip(first).rev() {
+            let Some(gradient) = self.gradients[index].take() else {
+                continue;
+            };
+            // The inputs' gradients, and whether they hold something already.
+            let mut targets: Vec<Option<(usize, Vec<f32>, bool)>> = Vec::with_capacity(node.inputs.len());
+            for &input in &node.inputs {
+                let wanted = input >= first && input > 0;
+                targets.push(wanted.then(|| {
+                    let there = self.gradients[input].take();
+                    let add = there.is_some();
+                    let len = self.places[input].values.len();
+                    (input, there.unwrap_or_else(|| self.buffer(len)), add)
+                }));
+            }
+            let (before, rest) = self.places.split_at_mut(index);
+            let place = &mut rest[0];
+            let mut target = |position: usize| {
+                let target = targets.get_mut(position)?.as_mut()?;
+                Some((&mut target.1[..], target.2))
+            };
+            match &node.op {
+                Op::Input => {}
+                Op::Conv(_) => {
+                    let unit = weights.unit(index);
+                    let count = self.images * place.size.area();
+                    match unit {
+                        Unit::Normalised { gamma, beta, .. } => {
+                            let count = (statistics == BatchStatistics::Batch).then_some(count);
+                            if let Ok([gamma, beta]) = gradients.get_disjoint_mut([gamma, beta]) {
+                                place.read.backward(count, gamma, beta);
+                            }
+                        }
+                        Unit::Biased { bias, .. } => {
+                            for (gradient, sums) in gradients[bias].iter_mut().zip(&place.read.backward) {
+                                *gradient = sums.first as f32;
+                            }
+                        }
+                        Unit::Plain | Unit::Bare { .. } => {}
+                    }
+                    let output_gradient = OutputGradient {
+                        gradient: &gradient,
+                        values: &place.values,
+                        by_gradient: &place.read.by_gradient,
+                        by_value: &place.read.by_value,
+                        constant: &place.read.constant,
+                    };
+                    let (input, input_gradient) = before[node.inputs[0]].with_gradient(target(0));
+                    if let (Some(geometry), Some(weight)) = (&place.geometry, unit.weight()) {
+                        let values = &weights.parameters[weight].values[..];
+                        let into = Some(&mut gradients[weight][..]);
+                        if geometry.depthwise {
+                            depthwise::backward(geometry, input, values, output_gradient, into, input_gradient)
+                                .with_context(|| format!("node `{}`", node.name))?;
+                        } else if geometry.is_pointwise() {
+                            pointwise::backward(geometry, input, values, output_gradient, into, input_gradient);
+                        } else {
+                            dense::backward(geometry, input, values, output_gradient, into, input_gradient);
+                        }
+                    }
+                }
+                Op::Add => todo!(),
+                Op::GlobalAveragePool => todo!(),
+                Op::Linear(_) => todo!(),
+            }
+            for (input, buffer, _) in targets.into_iter().flatten() {
+                self.gradients[input] = Some(buffer);
+            }
+            self.free.push(gradient);
+        }
+        for gradient in &mut self.gradients {
+            self.free.extend(gradient.take());
+        }
+        Ok(())
+    }
+
+    /// The smallest free buffer that holds `len` values, or a new one; its contents are anything.
+    fn buffer(&mut self, len: usize) -> Vec<f32> {
+        let fitting = self.free.iter().enumerate().filter(|(_, buffer)| buffer.capacity() >= len);
+        match fitting.min_by_key(|(_, buffer)| buffer.capacity()).map(|(index, _)| index) {
+            Some(index) => {
+                let mut buffer = self.free.swap_remove(index);
+                buffer.resize(len, 0.0);
+                buffer
+            }
+            None => vec![0.0; len],
+        }
+    }
+}
+
+/// What the readers of a convolution apply, as far as it is known before its output is.
+fn prepare(place: &mut Place, unit: Unit, weights: &Weights, statistics: BatchStatistics) {
+    match unit {
+        Unit::Normalised { gamma, beta, statistics: at, epsilon, .. } => {
+            let running = &weights.statistics[at];
+            match statistics {
+                // The pivot of the sums.
+                BatchStatistics::Batch => place.read.mean.copy_from_slice(&running.mean),
+                BatchStatistics::Running => place.read.running_statistics(
+                    &weights.parameters[gamma].values,
+                    &weights.parameters[beta].values,
+                    epsilon,
+                    running,
+                ),
+            }
+        }
+        Unit::Biased { bias, .. } => place.read.shift.copy_from_slice(&weights.parameters[bias].values),
+        Unit::Plain | Unit::Bare { .. } => {}
+    }
+}
+
+/// What they apply once the batch's statistics are known.
+fn finish(place: &mut Place, unit: Unit, weights: &mut Weights, statistics: BatchStatistics, images: usize) {
+    if let (Unit::Normalised { gamma, beta, statistics: at, epsilon, .. }, BatchStatistics::Batch) = (unit, statistics) {
+        let Weights { parameters, statistics, .. } = weights;
+        place.read.batch_statistics(
+            &parameters[gamma].values,
+            &parameters[beta].values,
+            epsilon,
+            images * place.size.area(),
+            &mut statistics[at],
+        );
+    }
+}
