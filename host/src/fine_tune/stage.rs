@@ -259,8 +259,8 @@ pub(crate) fn decoded(
     };
     stage.finish();
     if let Some((index, error)) = loaded.refused.into_iter().next() {
-        let path = items[index].path.display().to_string();
-        return Err(error.context(format!("`{path}` could be read a moment ago")));
+        let path = items[index].path.display();
+        return Err(error).with_context(|| format!("`{path}` could be read a moment ago"));
     }
     Ok(Decoded {
         pictures: loaded.pictures,

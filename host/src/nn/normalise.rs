@@ -55,7 +55,8 @@ impl Channels {
         running: &mut Statistics,
     ) {
         let count = count as f64;
-        for (channel, sums) in self.forward.iter().enumerate() {
+        for channel in 0..self.forward.len() {
+            let sums = self.forward[channel];
             let offset = sums.first / count;
             let mean = f64::from(running.mean[channel]) + offset;
             let variance = (sums.second / count - offset * offset).max(0.0);
@@ -103,7 +104,8 @@ impl Channels {
         gamma_gradient: &mut [f32],
         beta_gradient: &mut [f32],
     ) {
-        for (channel, sums) in self.backward.iter().enumerate() {
+        for channel in 0..self.backward.len() {
+            let sums = self.backward[channel];
             let inverse = f64::from(self.inverse_deviation[channel]);
             let scale = f64::from(self.scale[channel]);
             let (beta, gamma) = (sums.first, sums.second * inverse);

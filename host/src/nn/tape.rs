@@ -11,7 +11,7 @@ use super::cpu::{Geometry, Size, dense, depthwise, pointwise};
 use super::cpu::{add, linear, pool};
 use super::normalise::Channels;
 use super::weights::{Unit, Weights};
-use super::{Activation, Graph, Op};
+use super::{Graph, Op};
 
 /// Where BatchNorm takes its statistics from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,7 +130,6 @@ impl<'g> Tape<'g> {
                         let geometry = Geometry::new(
                             (images, from.channels, from.size.height, from.size.width),
                             weight,
-                            &[2, weight.0],
                             conv.stride,
                             conv.padding,
                             conv.groups,
@@ -250,10 +249,10 @@ impl<'g> Tape<'g> {
             }
             let (before, rest) = self.places.split_at_mut(index);
             let place = &mut rest[0];
-            let mut target = |position: usize| {
-                let target = targets.get_mut(position)?.as_mut()?;
-                Some((&mut target.1[..], target.2))
-            };
+            let mut sinks = targets
+                .iter_mut()
+                .map(|target| target.as_mut().map(|(_, buffer, add)| (&mut buffer[..], *add)));
+            let mut sink = || sinks.next().flatten();
             match &node.op {
                 Op::Input => {}
                 Op::Conv(_) => {
@@ -280,7 +279,7 @@ impl<'g> Tape<'g> {
                         by_value: &place.read.by_value,
                         constant: &place.read.constant,
                     };
-                    let (input, input_gradient) = before[node.inputs[0]].with_gradient(target(0));
+                    let (input, input_gradient) = before[node.inputs[0]].with_gradient(sink());
                     if let (Some(geometry), Some(weight)) = (&place.geometry, unit.weight()) {
                         let values = &weights.parameters[weight].values[..];
                         let into = Some(&mut gradients[weight][..]);
