@@ -1,7 +1,11 @@
 //! Convolution over all input channels (a backbone's stem): a matrix product with patches gathered on the way.
 
+use super::columns::{self, Lines, Window};
+use super::correlation::correlate;
 use super::matrix::{Columns, PackedWeight};
-use super::{Epilogue, Geometry};
+use super::product::{self, Mask, Store, Weight};
+use super::training::{InputGradient, Output, OutputGradient, Stored};
+use super::{Epilogue, Geometry, Size};
 
 /// Weight `[out, in, kh, kw]`, input `[n, in, h, w]`; returns `[n, out, h', w']`.
 pub(in crate::nn) fn forward(
@@ -21,6 +25,185 @@ pub(in crate::nn) fn forward(
         geometry.output.area(),
         epilogue,
     )
+}
+
+/// Weight `[out, in, kh, kw]`; see [`Output`].
+pub(in crate::nn) fn forward_training(
+    geometry: &Geometry,
+    input: Stored<'_>,
+    weight: &[f32],
+    output: Output<'_>,
+) {
+    let taps: Vec<usize> = (0..geometry.kernel.area()).collect();
+    let area = geometry.output.area();
+    let sums = product::multiply(
+        &Weight {
+            values: weight,
+            rows: geometry.output_channels,
+            row: geometry.input_channels * taps.len(),
+            channels: geometry.input_channels,
+            channel: taps.len(),
+            taps: &taps,
+        },
+        &patches(geometry, input),
+        &Store {
+            pivot: output.pivot,
+        },
+        Lines::plane(area),
+        output.values,
+        area,
+    );
+    output.sums.copy_from_slice(&sums);
+}
+
+/// Weight and its gradient (overwritten) `[out, in, kh, kw]`; see [`OutputGradient`] and [`InputGradient`].
+pub(in crate::nn) fn backward(
+    geometry: &Geometry,
+    input: Stored<'_>,
+    weight: &[f32],
+    output_gradient: OutputGradient<'_>,
+    weight_gradient: Option<&mut [f32]>,
+    input_gradient: Option<InputGradient<'_>>,
+) {
+    if let Some(weight_gradient) = weight_gradient {
+        let gradient = columns::Columns::new(
+            output_gradient,
+            geometry.output_channels,
+            geometry.output,
+            None,
+        );
+        let input = patches(geometry, input);
+        correlate(&gradient, &input, geometry.images, weight_gradient);
+    }
+    if let Some(mut target) = input_gradient {
+        for y in 0..geometry.stride.min(geometry.input.height) {
+            for x in 0..geometry.stride.min(geometry.input.width) {
+                phase_gradient(
+                    geometry,
+                    input,
+                    weight,
+                    output_gradient,
+                    &mut target,
+                    (y, x),
+                );
+            }
+        }
+    }
+}
+
+/// The input's patches as a matrix `[in * kh * kw, n * h' * w']`.
+fn patches<'a>(geometry: &Geometry, input: Stored<'a>) -> columns::Columns<Stored<'a>> {
+    let window = Window {
+        top: geometry.padding.top.cast_signed(),
+        left: geometry.padding.left.cast_signed(),
+        stride: geometry.stride,
+        kernel: geometry.kernel,
+        output: geometry.output,
+    };
+    columns::Columns::new(input, geometry.input_channels, geometry.input, Some(window))
+}
+
+/// What the pixels `first + stride * i` of one axis of the input take their gradient from: a convolution of stride 1 over
+/// the output's gradient.
+struct Phase {
+    pixels: usize,
+    /// Of the kernel, last first: they go the other way than forward.
+    taps: Vec<usize>,
+    before: isize,
+}
+
+impl Phase {
+    fn new(first: usize, stride: usize, padding: usize, kernel: usize, input: usize) -> Phase {
+        let taps: Vec<usize> = ((first + padding) % stride..kernel)
+            .step_by(stride)
+            .collect();
+        let reach = ((first + padding) / stride).cast_signed();
+        Phase {
+            pixels: (input - first).div_ceil(stride),
+            before: taps.len().cast_signed() - 1 - reach,
+            taps: taps.into_iter().rev().collect(),
+        }
+    }
+}
+
+/// The gradient of the input's pixels of one phase, row and column modulo stride.
+fn phase_gradient(
+    geometry: &Geometry,
+    input: Stored<'_>,
+    weight: &[f32],
+    output_gradient: OutputGradient<'_>,
+    target: &mut InputGradient<'_>,
+    (first_y, first_x): (usize, usize),
+) {
+    let Geometry {
+        stride,
+        padding,
+        kernel,
+        ..
+    } = *geometry;
+    let rows = Phase::new(
+        first_y,
+        stride,
+        padding.top,
+        kernel.height,
+        geometry.input.height,
+    );
+    let lines = Phase::new(
+        first_x,
+        stride,
+        padding.left,
+        kernel.width,
+        geometry.input.width,
+    );
+    let taps: Vec<usize> = rows
+        .taps
+        .iter()
+        .flat_map(|y| lines.taps.iter().map(move |x| y * kernel.width + x))
+        .collect();
+    let window = Window {
+        top: rows.before,
+        left: lines.before,
+        stride: 1,
+        kernel: Size {
+            height: rows.taps.len(),
+            width: lines.taps.len(),
+        },
+        output: Size {
+            height: rows.pixels,
+            width: lines.pixels,
+        },
+    };
+    let sums = product::multiply(
+        &Weight {
+            values: weight,
+            rows: geometry.input_channels,
+            row: kernel.area(),
+            channels: geometry.output_channels,
+            channel: geometry.input_channels * kernel.area(),
+            taps: &taps,
+        },
+        &columns::Columns::new(
+            output_gradient,
+            geometry.output_channels,
+            geometry.output,
+            Some(window),
+        ),
+        &Mask {
+            input,
+            pivot: target.pivot,
+            add: target.add,
+        },
+        Lines {
+            length: lines.pixels,
+            count: rows.pixels,
+            pitch: geometry.input.width * stride,
+            first: first_y * geometry.input.width + first_x,
+            step: stride,
+        },
+        target.gradient,
+        geometry.input.area(),
+    );
+    product::add_sums(target, &sums);
 }
 
 /// The matrix of an image's patches (im2col), `[in * kh * kw, h' * w']`, never stored as a whole.
@@ -80,4 +263,41 @@ fn gather(
         *value = source;
     }
     right.fill(0.0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plain::{self, Case, Random};
+    use super::*;
+
+    #[test]
+    fn a_training_step_is_the_plain_one_on_any_number_of_threads() {
+        let mut random = Random::new(1);
+        for (weight, stride, largest) in [
+            ([1, 1, 1, 1], 1, 1),
+            ([1, 1, 3, 3], 1, 9),
+            ([5, 4, 1, 1], 2, 9),
+            ([32, 3, 3, 3], 2, 25),
+            ([9, 3, 7, 7], 2, 30),
+            ([70, 20, 3, 3], 1, 14),
+            ([20, 66, 3, 3], 1, 7),
+            ([17, 9, 3, 3], 2, 14),
+            ([8, 6, 1, 7], 1, 17),
+            ([8, 6, 7, 1], 1, 17),
+            ([6, 7, 5, 3], 3, 20),
+            ([3, 2, 2, 2], 3, 20),
+        ] {
+            for _ in 0..4 {
+                let geometry = random.geometry(weight, stride, 1, largest);
+                let case = Case::new(geometry, &mut random);
+                let what = format!("{:?}", case.geometry);
+                let expected = case.run(plain::forward, plain::backward);
+                let [one, two] = [1, 2].map(|threads| {
+                    plain::on_threads(threads, || case.run(forward_training, backward))
+                });
+                one.assert_near(&expected, &what);
+                assert_eq!(one, two, "{what}");
+            }
+        }
+    }
 }

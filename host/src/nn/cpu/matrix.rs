@@ -119,7 +119,7 @@ impl PackedWeight {
 }
 
 /// Rows of a tile: what the registers hold beside the panel.
-struct RowsPerTile;
+pub(super) struct RowsPerTile;
 
 impl WithSimd for RowsPerTile {
     type Output = usize;
@@ -204,7 +204,7 @@ fn multiply<S: Simd, C: Columns, const ROWS: usize, const VECTORS: usize>(
 
 /// `[ROWS, depth]` times `[depth, VECTORS vectors]`, all sums in registers.
 #[inline(always)]
-fn multiply_tile<S: Simd, const ROWS: usize, const VECTORS: usize>(
+pub(super) fn multiply_tile<S: Simd, const ROWS: usize, const VECTORS: usize>(
     simd: S,
     tile: &[[f32; ROWS]],
     panel: &[[S::f32s; VECTORS]],

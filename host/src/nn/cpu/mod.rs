@@ -4,12 +4,17 @@
 //! value is one chain of fused multiply-adds in a fixed order, so that results are the same to the bit for every
 //! instruction set, thread count and batch.
 
+mod columns;
+mod correlation;
 pub(super) mod dense;
 pub(super) mod depthwise;
+pub(super) mod linear;
 pub(super) mod matrix;
 #[cfg(test)]
 pub(super) mod plain;
 pub(super) mod pointwise;
+mod product;
+mod scratch;
 pub(super) mod training;
 
 use candle_core::{CpuStorage, Layout, Result, bail};
@@ -30,6 +35,7 @@ pub(super) fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result
 }
 
 /// Sizes of one convolution, checked against each other.
+#[derive(Debug)]
 pub(super) struct Geometry {
     pub(super) images: usize,
     pub(super) input_channels: usize,

@@ -1,0 +1,429 @@
+//! The right-hand matrix of a convolution, `[channels * taps, images * pixels]`: never stored, read from planes in blocks.
+//!
+//! Values are computed from what is stored on the way ([`Source`]). A kernel larger than 1x1 reads them many times, so they
+//! are first written to a strip of padded planes; every tap of the kernel is then a shift of it ([`Window`]).
+
+use std::ops::Range;
+
+use pulp::Simd;
+
+use super::Size;
+use super::training::{OutputGradient, Stored};
+
+/// Planes `[n, c, h, w]` whose values are computed as they are read.
+pub(super) trait Source: Sync {
+    /// What the values of a channel share, in registers.
+    type Channel<S: Simd>: Copy;
+
+    fn channel<S: Simd>(&self, simd: S, channel: usize) -> Self::Channel<S>;
+
+    /// The vector of values that begins at `offset`; lanes beyond the end are of no meaning.
+    fn read<S: Simd>(&self, simd: S, channel: Self::Channel<S>, offset: usize) -> S::f32s;
+}
+
+/// The vector that begins at `offset`, zeros beyond the end.
+#[inline(always)]
+pub(super) fn load<S: Simd>(simd: S, values: &[f32], offset: usize) -> S::f32s {
+    let values = values.get(offset..).unwrap_or_default();
+    match S::as_simd_f32s(values).0.first() {
+        Some(&vector) => vector,
+        None => simd.partial_load_f32s(values),
+    }
+}
+
+/// Writes a vector to `offset`, or as much of it as there is room for.
+#[inline(always)]
+fn store<S: Simd>(simd: S, values: &mut [f32], offset: usize, vector: S::f32s) {
+    let values = values.get_mut(offset..).unwrap_or_default();
+    match values.get_mut(..S::F32_LANES) {
+        Some(whole) => S::as_mut_simd_f32s(whole).0[0] = vector,
+        None => simd.partial_store_f32s(values, vector),
+    }
+}
+
+/// Scale, shift, and bounds of a channel.
+#[derive(Clone, Copy)]
+pub(super) struct Affine<S: Simd>(S::f32s, S::f32s, S::f32s, S::f32s);
+
+impl Source for Stored<'_> {
+    type Channel<S: Simd> = Affine<S>;
+
+    #[inline(always)]
+    fn channel<S: Simd>(&self, simd: S, channel: usize) -> Affine<S> {
+        Affine(
+            simd.splat_f32s(self.scale[channel]),
+            simd.splat_f32s(self.shift[channel]),
+            simd.splat_f32s(self.low),
+            simd.splat_f32s(self.high),
+        )
+    }
+
+    #[inline(always)]
+    fn read<S: Simd>(&self, simd: S, channel: Affine<S>, offset: usize) -> S::f32s {
+        let Affine(scale, shift, low, high) = channel;
+        let value = simd.mul_add_f32s(load(simd, self.values, offset), scale, shift);
+        simd.min_f32s(high, simd.max_f32s(low, value))
+    }
+}
+
+/// The three factors of an [`OutputGradient`] for a channel.
+#[derive(Clone, Copy)]
+pub(super) struct Factors<S: Simd>(S::f32s, S::f32s, S::f32s);
+
+impl Source for OutputGradient<'_> {
+    type Channel<S: Simd> = Factors<S>;
+
+    #[inline(always)]
+    fn channel<S: Simd>(&self, simd: S, channel: usize) -> Factors<S> {
+        Factors(
+            simd.splat_f32s(self.by_gradient[channel]),
+            simd.splat_f32s(self.by_value[channel]),
+            simd.splat_f32s(self.constant[channel]),
+        )
+    }
+
+    #[inline(always)]
+    fn read<S: Simd>(&self, simd: S, channel: Factors<S>, offset: usize) -> S::f32s {
+        let Factors(by_gradient, by_value, constant) = channel;
+        let rest = simd.mul_add_f32s(load(simd, self.values, offset), by_value, constant);
+        simd.mul_add_f32s(load(simd, self.gradient, offset), by_gradient, rest)
+    }
+}
+
+/// Values that are read as they are.
+struct Strip<'a>(&'a [f32]);
+
+impl Source for Strip<'_> {
+    type Channel<S: Simd> = ();
+
+    #[inline(always)]
+    fn channel<S: Simd>(&self, _simd: S, _channel: usize) {}
+
+    #[inline(always)]
+    fn read<S: Simd>(&self, simd: S, (): (), offset: usize) -> S::f32s {
+        load(simd, self.0, offset)
+    }
+}
+
+/// How the pixels of an output lie in planes: lines, at a pitch, of neighbours (or every `step`-th).
+#[derive(Clone, Copy)]
+pub(super) struct Lines {
+    pub(super) length: usize,
+    pub(super) count: usize,
+    pub(super) pitch: usize,
+    pub(super) first: usize,
+    pub(super) step: usize,
+}
+
+/// Neighbouring columns within one line.
+#[derive(Clone, Copy)]
+pub(super) struct Run {
+    pub(super) image: usize,
+    /// Offset of the first in its plane.
+    pub(super) offset: usize,
+    /// The first, counted from the block's first column.
+    pub(super) column: usize,
+    pub(super) len: usize,
+}
+
+impl Lines {
+    /// A whole plane, taken as a single line.
+    pub(super) fn plane(area: usize) -> Lines {
+        Lines {
+            length: area,
+            count: 1,
+            pitch: area,
+            first: 0,
+            step: 1,
+        }
+    }
+
+    pub(super) fn per_image(&self) -> usize {
+        self.length * self.count
+    }
+
+    /// Cuts a range of the columns of several images to `runs`.
+    pub(super) fn runs(&self, columns: Range<usize>, runs: &mut Vec<Run>) {
+        runs.clear();
+        let mut at = columns.start;
+        let (mut line, mut x) = (at / self.length, at % self.length);
+        let (mut image, mut y) = (line / self.count, line % self.count);
+        while at < columns.end {
+            let len = (self.length - x).min(columns.end - at);
+            runs.push(Run {
+                image,
+                offset: self.first + y * self.pitch + x * self.step,
+                column: at - columns.start,
+                len,
+            });
+            at += len;
+            (line, x) = (y + 1, 0);
+            (image, y) = if line == self.count {
+                (image + 1, 0)
+            } else {
+                (image, line)
+            };
+        }
+    }
+}
+
+/// What a kernel sees of a padded plane.
+///
+/// A strip's line holds the columns of each phase (column modulo stride) side by side, so that what a tap reads for
+/// neighbouring outputs are neighbours.
+#[derive(Clone)]
+pub(super) struct Window {
+    /// Zeros before the plane; where negative, lines and columns of it that are left out.
+    pub(super) top: isize,
+    pub(super) left: isize,
+    pub(super) stride: usize,
+    pub(super) kernel: Size,
+    pub(super) output: Size,
+}
+
+impl Window {
+    /// Of the padded plane, as far as it is read.
+    fn size(&self) -> Size {
+        Size {
+            height: (self.output.height.max(1) - 1) * self.stride + self.kernel.height,
+            width: (self.output.width.max(1) - 1) * self.stride + self.kernel.width,
+        }
+    }
+
+    fn phase_width(&self) -> usize {
+        self.size().width.div_ceil(self.stride)
+    }
+
+    fn pitch(&self) -> usize {
+        self.phase_width() * self.stride
+    }
+
+    /// Length of a padded plane.
+    fn plane(&self) -> usize {
+        self.pitch() * self.size().height
+    }
+
+    fn tap(&self, tap: usize) -> usize {
+        let (y, x) = (tap / self.kernel.width, tap % self.kernel.width);
+        y * self.pitch() + x % self.stride * self.phase_width() + x / self.stride
+    }
+
+    fn lines(&self) -> Lines {
+        Lines {
+            length: self.output.width,
+            count: self.output.height,
+            pitch: self.pitch() * self.stride,
+            first: 0,
+            step: 1,
+        }
+    }
+}
+
+/// Room behind a block or strip for the last vector to reach beyond it.
+pub(super) const SLACK: usize = 16;
+
+/// A right-hand matrix. Without a window it is the planes themselves.
+pub(super) struct Columns<T> {
+    pub(super) source: T,
+    pub(super) channels: usize,
+    pub(super) plane: Size,
+    pub(super) window: Option<Window>,
+    taps: Vec<usize>,
+}
+
+impl<T: Source> Columns<T> {
+    pub(super) fn new(source: T, channels: usize, plane: Size, window: Option<Window>) -> Self {
+        let taps = match &window {
+            None => vec![0],
+            Some(window) => (0..window.kernel.area())
+                .map(|tap| window.tap(tap))
+                .collect(),
+        };
+        Columns {
+            source,
+            channels,
+            plane,
+            window,
+            taps,
+        }
+    }
+
+    /// Rows of the matrix for each channel.
+    pub(super) fn taps(&self) -> usize {
+        self.taps.len()
+    }
+
+    fn lines(&self) -> Lines {
+        match &self.window {
+            None => Lines::plane(self.plane.area()),
+            Some(window) => window.lines(),
+        }
+    }
+
+    /// Columns for each image.
+    pub(super) fn per_image(&self) -> usize {
+        self.lines().per_image()
+    }
+
+    /// Length of the strip of so many planes.
+    pub(super) fn strip_len(&self, planes: usize) -> usize {
+        match &self.window {
+            None => 0,
+            Some(window) => planes * window.plane() + SLACK + window.pitch() + SLACK,
+        }
+    }
+
+    /// Fills the strip of some channels of some images.
+    #[inline(always)]
+    pub(super) fn prepare<S: Simd>(
+        &self,
+        simd: S,
+        images: Range<usize>,
+        channels: Range<usize>,
+        strip: &mut [f32],
+    ) {
+        let Some(window) = &self.window else {
+            return;
+        };
+        let (size, pitch) = (window.size(), window.pitch());
+        let (line_at, line_len) = (strip.len() - pitch - SLACK, pitch + SLACK);
+        let (strip, line) = strip.split_at_mut(line_at);
+        let line = &mut line[..line_len];
+        let before = window.left.max(0).unsigned_abs().min(size.width);
+        let skipped = window.left.min(0).unsigned_abs();
+        let inside = self
+            .plane
+            .width
+            .saturating_sub(skipped)
+            .min(size.width - before);
+        let mut to = 0;
+        for image in images {
+            for channel in channels.clone() {
+                let affine = self.source.channel(simd, channel);
+                let plane = (image * self.channels + channel) * self.plane.area();
+                for y in 0..size.height {
+                    let y = y
+                        .checked_add_signed(-window.top)
+                        .filter(|&y| y < self.plane.height);
+                    let (target, at) = if window.stride == 1 {
+                        (&mut *strip, to)
+                    } else {
+                        (&mut *line, 0)
+                    };
+                    let inside = if y.is_some() { inside } else { 0 };
+                    let from = plane + y.unwrap_or(0) * self.plane.width + skipped;
+                    target[at..at + before].fill(0.0);
+                    let mut x = 0;
+                    while x < inside {
+                        let values = self.source.read(simd, affine, from + x);
+                        store(simd, target, at + before + x, values);
+                        x += S::F32_LANES;
+                    }
+                    target[at + before + inside..at + pitch].fill(0.0);
+                    if window.stride > 1 {
+                        let phases = strip[to..to + pitch].chunks_exact_mut(window.phase_width());
+                        for (phase, values) in phases.enumerate() {
+                            let columns = line[phase..].iter().step_by(window.stride);
+                            for (value, &column) in values.iter_mut().zip(columns) {
+                                *value = column;
+                            }
+                        }
+                    }
+                    to += pitch;
+                }
+            }
+        }
+    }
+
+    /// Writes the rows of `channels` and the columns `columns` of `images` (counted from the first of them) to a block of
+    /// rows at a pitch; a vector may reach beyond a row's end.
+    #[inline(always)]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a block is cut from a matrix in two directions"
+    )]
+    pub(super) fn fill<S: Simd>(
+        &self,
+        simd: S,
+        images: Range<usize>,
+        channels: Range<usize>,
+        columns: Range<usize>,
+        strip: &[f32],
+        runs: &mut Vec<Run>,
+        block: &mut [f32],
+        pitch: usize,
+    ) {
+        self.lines().runs(columns, runs);
+        match &self.window {
+            None => {
+                let area = self.plane.area();
+                for run in runs.iter_mut() {
+                    run.offset += (images.start + run.image) * self.channels * area;
+                }
+                fill(
+                    simd,
+                    &self.source,
+                    channels.start..channels.end,
+                    0,
+                    area,
+                    &[0],
+                    runs,
+                    block,
+                    pitch,
+                );
+            }
+            Some(window) => {
+                for run in runs.iter_mut() {
+                    run.offset += run.image * channels.len() * window.plane();
+                }
+                let first = channels.start;
+                fill(
+                    simd,
+                    &Strip(strip),
+                    channels,
+                    first,
+                    window.plane(),
+                    &self.taps,
+                    runs,
+                    block,
+                    pitch,
+                );
+            }
+        }
+    }
+}
+
+/// Channels lie `plane` apart, beginning with channel `first`.
+#[inline(always)]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the inner loop of filling a block"
+)]
+fn fill<S: Simd, T: Source>(
+    simd: S,
+    source: &T,
+    channels: Range<usize>,
+    first: usize,
+    plane: usize,
+    taps: &[usize],
+    runs: &[Run],
+    block: &mut [f32],
+    pitch: usize,
+) {
+    let mut row = 0;
+    for channel in channels {
+        let affine = source.channel(simd, channel);
+        for tap in taps {
+            let base = (channel - first) * plane + tap;
+            for run in runs {
+                let mut done = 0;
+                while done < run.len {
+                    let values = source.read(simd, affine, base + run.offset + done);
+                    store(simd, block, row + run.column + done, values);
+                    done += S::F32_LANES;
+                }
+            }
+            row += pitch;
+        }
+    }
+}
