@@ -18,6 +18,7 @@ pub mod head;
 pub mod metrics;
 pub mod nn;
 pub mod optimizer;
+pub mod pictures;
 pub mod progress;
 pub mod quantize;
 pub mod report;
