@@ -44,6 +44,24 @@ pub struct Item {
     pub path: PathBuf,
 }
 
+impl Item {
+    /// The file's bytes.
+    ///
+    /// # Errors
+    /// A file that can't be read, or that is not what it was when it was hashed.
+    pub fn read(&self) -> Result<Vec<u8>> {
+        let file = File::open(&self.path).context("it can't be opened")?;
+        let mut bytes = Vec::new();
+        file.take(MAX_IMAGE_FILE_BYTES as u64 + 1)
+            .read_to_end(&mut bytes)
+            .context("it can't be read")?;
+        if sha256(&bytes) != self.content_hash {
+            return Err(Error::new("the file changed while it was being used"));
+        }
+        Ok(bytes)
+    }
+}
+
 /// What [`extract`] found.
 #[derive(Debug)]
 pub struct Extracted {
@@ -88,7 +106,7 @@ pub fn extract(
         for batch in chunk.chunks(batch_len) {
             let pictures: Vec<Result<Pixels>> = batch
                 .par_iter()
-                .map(|&index| picture(&items[index], preprocess))
+                .map(|&index| preprocess.apply(&items[index].read()?))
                 .collect();
             let mut hashes = Vec::with_capacity(batch.len());
             let mut usable = Vec::with_capacity(batch.len());
@@ -124,18 +142,6 @@ pub fn extract(
     let matrix = Tensor::from_vec(values, (rows, store.len), &Device::Cpu)
         .context("putting the bottlenecks together")?;
     Ok(Extracted { matrix, refused })
-}
-
-fn picture(item: &Item, preprocess: &Preprocess) -> Result<Pixels> {
-    let file = File::open(&item.path).context("it can't be opened")?;
-    let mut bytes = Vec::new();
-    file.take(MAX_IMAGE_FILE_BYTES as u64 + 1)
-        .read_to_end(&mut bytes)
-        .context("it can't be read")?;
-    if sha256(&bytes) != item.content_hash {
-        return Err(Error::new("the file changed while it was being used"));
-    }
-    preprocess.apply(&bytes)
 }
 
 /// A file of bottlenecks.
