@@ -4,6 +4,7 @@
 //! value is one chain of fused multiply-adds in a fixed order, so that results are the same to the bit for every
 //! instruction set, thread count and batch.
 
+mod channels;
 pub(super) mod dense;
 pub(super) mod depthwise;
 pub(super) mod matrix;
