@@ -49,8 +49,6 @@ struct Place {
     high: f32,
     /// Of a convolution.
     geometry: Option<Geometry>,
-    /// Of a max pool.
-    positions: Vec<u8>,
 }
 
 impl Place {
@@ -63,7 +61,6 @@ impl Place {
             low: f32::NEG_INFINITY,
             high: f32::INFINITY,
             geometry: None,
-            positions: Vec::new(),
         }
     }
 
@@ -177,6 +174,7 @@ impl<'g> Tape<'g> {
             let (before, rest) = self.places.split_at_mut(index);
             let place = &mut rest[0];
             let from = |position: usize| &before[node.inputs[position]];
+            let named = || format!("node `{}` in training", node.name);
             match &node.op {
                 Op::Input => {}
                 Op::Conv(_) => {
@@ -186,8 +184,7 @@ impl<'g> Tape<'g> {
                     let input = from(0).stored();
                     if let ((output, Some(geometry)), Some(weight)) = (place.output(), weight) {
                         if geometry.depthwise {
-                            depthwise::forward_training(geometry, input, weight, output)
-                                .with_context(|| format!("node `{}`", node.name))?;
+                            depthwise::forward_training(geometry, input, weight, output).with_context(named)?;
                         } else if geometry.is_pointwise() {
                             pointwise::forward_training(geometry, input, weight, output);
                         } else {
@@ -197,17 +194,21 @@ impl<'g> Tape<'g> {
                     finish(place, unit, weights, statistics, self.images);
                 }
                 Op::Add => {
-                    let (first, second) = (from(0).stored(), from(1).stored());
-                    add::forward(place.size.area(), first, second, (place.low, place.high), &mut place.values);
+                    let bounds = (f32::NEG_INFINITY, f32::INFINITY);
+                    let (channels, area) = (place.channels, place.size.area());
+                    let (left, right) = (from(0).stored(), from(1).stored());
+                    add::forward(channels, area, left, right, bounds, &mut place.values).with_context(named)?;
                 }
                 Op::GlobalAveragePool => {
                     let input = from(0);
-                    pool::global_average_forward(input.size.area(), input.stored(), &mut place.values);
+                    pool::average_forward(input.size.area(), input.stored(), &mut place.values)
+                        .with_context(named)?;
                 }
                 Op::Linear(_) => {
                     if let Unit::Biased { weight, bias } = weights.unit(index) {
                         let [weight, bias] = [weight, bias].map(|at| &weights.parameters[at].values[..]);
-                        linear::forward(&from(0).values, weight, bias, &mut place.values);
+                        let sizes = sizes(self.images, from(0), place);
+                        linear::forward(sizes, &from(0).values, weight, bias, &mut place.values);
                     }
                 }
             }
@@ -249,6 +250,7 @@ impl<'g> Tape<'g> {
             }
             let (before, rest) = self.places.split_at_mut(index);
             let place = &mut rest[0];
+            let named = || format!("node `{}` in training", node.name);
             let mut sinks = targets
                 .iter_mut()
                 .map(|target| target.as_mut().map(|(_, buffer, add)| (&mut buffer[..], *add)));
@@ -285,7 +287,7 @@ impl<'g> Tape<'g> {
                         let into = Some(&mut gradients[weight][..]);
                         if geometry.depthwise {
                             depthwise::backward(geometry, input, values, output_gradient, into, input_gradient)
-                                .with_context(|| format!("node `{}`", node.name))?;
+                                .with_context(named)?;
                         } else if geometry.is_pointwise() {
                             pointwise::backward(geometry, input, values, output_gradient, into, input_gradient);
                         } else {
@@ -293,10 +295,40 @@ impl<'g> Tape<'g> {
                         }
                     }
                 }
-                Op::Add => todo!(),
-                Op::GlobalAveragePool => todo!(),
-                Op::Linear(_) => todo!(),
+                Op::Add => {
+                    let bounds = (f32::NEG_INFINITY, f32::INFINITY);
+                    let (channels, area) = (place.channels, place.size.area());
+                    if let Ok([left, right]) = before.get_disjoint_mut([node.inputs[0], node.inputs[1]]) {
+                        let left = left.with_gradient(sink());
+                        let right = right.with_gradient(sink());
+                        add::backward(channels, area, bounds, &place.values, &gradient, left, right)
+                            .with_context(named)?;
+                    }
+                }
+                Op::GlobalAveragePool => {
+                    let input = &mut before[node.inputs[0]];
+                    let area = input.size.area();
+                    if let (input, Some(input_gradient)) = input.with_gradient(sink()) {
+                        pool::average_backward(area, input, &gradient, input_gradient).with_context(named)?;
+                    }
+                }
+                Op::Linear(_) => {
+                    if let Unit::Biased { weight, bias } = weights.unit(index) {
+                        let input = &before[node.inputs[0]];
+                        let sizes = sizes(self.images, input, place);
+                        if let Ok([into, bias]) = gradients.get_disjoint_mut([weight, bias]) {
+                            let weight = &weights.parameters[weight].values;
+                            let into = linear::Gradients {
+                                weight: into,
+                                bias,
+                                input: sink().map(|(gradient, _)| gradient),
+                            };
+                            linear::backward(sizes, &input.values, weight, &gradient, into);
+                        }
+                    }
+                }
             }
+            drop(sinks);
             for (input, buffer, _) in targets.into_iter().flatten() {
                 self.gradients[input] = Some(buffer);
             }
@@ -319,6 +351,15 @@ impl<'g> Tape<'g> {
             }
             None => vec![0.0; len],
         }
+    }
+}
+
+/// Sizes of a linear layer between two places.
+fn sizes(images: usize, input: &Place, output: &Place) -> linear::Sizes {
+    linear::Sizes {
+        images,
+        inputs: input.channels,
+        outputs: output.channels,
     }
 }
 

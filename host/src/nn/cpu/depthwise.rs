@@ -4,10 +4,17 @@
 //! the kernel reads for neighbouring outputs lies side by side. Outputs are then computed in one run over the padded
 //! plane, a few columns too many per row, and the real ones are copied out.
 
+mod backward;
+mod forward;
+mod strip;
+
 use candle_core::{Result, bail};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+pub(in crate::nn) use self::backward::backward;
+pub(in crate::nn) use self::forward::forward_training;
+use super::training::Stored;
 use super::{Epilogue, Geometry, Size};
 
 /// Vectors of neighbouring outputs that are summed at once.
@@ -34,12 +41,32 @@ pub(in crate::nn) fn forward(
         (5, 2) => run::<5, 2>(geometry, input, weight, epilogue),
         (7, 1) => run::<7, 1>(geometry, input, weight, epilogue),
         (7, 2) => run::<7, 2>(geometry, input, weight, epilogue),
-        (kernel, stride) => {
-            bail!(
-                "no depthwise convolution with a kernel of {kernel} and a stride of {stride}: 3, 5, 7 and 1, 2 can be had"
-            )
-        }
+        (kernel, stride) => return unknown(kernel, stride),
     })
+}
+
+fn unknown<T>(kernel: usize, stride: usize) -> Result<T> {
+    bail!(
+        "no depthwise convolution with a kernel of {kernel} and a stride of {stride}: 3, 5, 7 and 1, 2 can be had"
+    )
+}
+
+/// Whether what a training step reads fits the geometry and is not empty.
+fn check(geometry: &Geometry, input: &Stored<'_>, weight: &[f32], output_len: usize) -> Result<()> {
+    let channels = geometry.input_channels;
+    let planes = geometry.images * channels;
+    if planes * geometry.input.area() * geometry.output.area() == 0 {
+        bail!("a depthwise convolution of an empty batch");
+    }
+    if input.values.len() != planes * geometry.input.area()
+        || input.scale.len() != channels
+        || input.shift.len() != channels
+        || weight.len() != channels * geometry.kernel.area()
+        || output_len != planes * geometry.output.area()
+    {
+        bail!("a depthwise convolution's input, weight and output do not fit each other");
+    }
+    Ok(())
 }
 
 fn run<const KERNEL: usize, const STRIDE: usize>(
@@ -208,6 +235,57 @@ fn split_phases<const STRIDE: usize>(
             }
             if let (Some(value), Some(last)) = (row.get_mut(strides.len()), last) {
                 *value = last;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::super::plain::{self, Case, Random, Results};
+    use super::*;
+
+    fn run(case: &Case, threads: usize) -> Results {
+        plain::on_threads(threads, || {
+            case.run(
+                |geometry, input, weight, output| {
+                    forward_training(geometry, input, weight, output).unwrap();
+                },
+                |geometry, input, weight, output_gradient, weight_gradient, input_gradient| {
+                    backward(
+                        geometry,
+                        input,
+                        weight,
+                        output_gradient,
+                        weight_gradient,
+                        input_gradient,
+                    )
+                    .unwrap();
+                },
+            )
+        })
+    }
+
+    #[test]
+    fn a_step_equals_the_plain_one_on_any_number_of_threads() {
+        let mut random = Random::new(11);
+        for largest in [9, 18, 40, 70] {
+            for kernel in [3, 5, 7] {
+                for stride in [1, 2] {
+                    let channels = 2 + random.below(70);
+                    let weight = [channels, 1, kernel, kernel];
+                    let geometry = random.geometry(weight, stride, channels, largest);
+                    let what = format!(
+                        "{channels} channels, kernel {kernel} / {stride}, {:?}, {:?}",
+                        geometry.input, geometry.padding
+                    );
+                    let case = Case::new(geometry, &mut random);
+                    let ours = run(&case, 2);
+                    ours.assert_near(&case.run(plain::forward, plain::backward), &what);
+                    assert!(run(&case, 1) == ours, "{what}");
+                }
             }
         }
     }

@@ -4,15 +4,19 @@
 //! value is one chain of fused multiply-adds in a fixed order, so that results are the same to the bit for every
 //! instruction set, thread count and batch.
 
+pub(super) mod add;
+mod channels;
 mod columns;
 mod correlation;
 pub(super) mod dense;
 pub(super) mod depthwise;
+mod gate;
 pub(super) mod linear;
 pub(super) mod matrix;
 #[cfg(test)]
 pub(super) mod plain;
 pub(super) mod pointwise;
+pub(super) mod pool;
 mod product;
 mod scratch;
 pub(super) mod training;

@@ -1,0 +1,274 @@
+//! Forward pass of a training step: convolution and the sums for BatchNorm in one visit of each plane.
+
+use candle_core::{Result, bail};
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::super::training::{Output, Stored, Sums};
+use super::super::{Geometry, channels, gate};
+use super::strip::{Place, Strip, load, spread_row};
+
+/// Rows of outputs that are summed at once.
+const ROWS: usize = 4;
+
+/// Weight `[channels, 1, k, k]`, input `[n, channels, h, w]`, output `[n, channels, h', w']`.
+///
+/// # Errors
+/// Kernels other than 3, 5, 7, strides other than 1, 2, an empty batch, and lengths that do not fit the geometry.
+pub(in crate::nn) fn forward_training(
+    geometry: &Geometry,
+    input: Stored<'_>,
+    weight: &[f32],
+    output: Output<'_>,
+) -> Result<()> {
+    super::check(geometry, &input, weight, output.values.len())?;
+    if output.sums.len() != geometry.input_channels || output.pivot.len() != geometry.input_channels
+    {
+        bail!("sums and pivots of a depthwise convolution are one per channel");
+    }
+    match (geometry.kernel.height, geometry.stride) {
+        (3, 1) => run::<3, 1>(geometry, input, weight, output),
+        (3, 2) => run::<3, 2>(geometry, input, weight, output),
+        (5, 1) => run::<5, 1>(geometry, input, weight, output),
+        (5, 2) => run::<5, 2>(geometry, input, weight, output),
+        (7, 1) => run::<7, 1>(geometry, input, weight, output),
+        (7, 2) => run::<7, 2>(geometry, input, weight, output),
+        (kernel, stride) => return super::unknown(kernel, stride),
+    }
+    Ok(())
+}
+
+fn run<const KERNEL: usize, const STRIDE: usize>(
+    geometry: &Geometry,
+    input: Stored<'_>,
+    weight: &[f32],
+    output: Output<'_>,
+) {
+    let per_task = channels::per_task(geometry.input_channels);
+    let strip = Strip::new(geometry, KERNEL, 0);
+    let phase_len = (geometry.output.height + (KERNEL - 1) / STRIDE) * strip.width;
+    let outputs = channels::split(
+        output.values,
+        geometry.input_channels,
+        geometry.output.area(),
+    );
+    outputs
+        .into_par_iter()
+        .zip(output.sums.par_chunks_mut(per_task))
+        .enumerate()
+        .for_each_init(
+            || Scratch {
+                padded: vec![0.0; STRIDE * STRIDE * phase_len],
+                line: vec![0.0; geometry.input.width + 2],
+                tile: vec![0.0; ROWS * strip.width],
+            },
+            |scratch, (task, (outputs, sums))| {
+                Arch::new().dispatch(Task::<KERNEL, STRIDE> {
+                    geometry,
+                    input,
+                    weight,
+                    pivot: output.pivot,
+                    first_channel: task * per_task,
+                    outputs,
+                    sums,
+                    strip,
+                    phase_len,
+                    scratch,
+                });
+            },
+        );
+}
+
+/// Buffers of one thread. The padding of `padded` stays zero: only the inside is ever written.
+struct Scratch {
+    /// `[phases, rows, width]`.
+    padded: Vec<f32>,
+    /// An input row, with zeros around.
+    line: Vec<f32>,
+    /// `[ROWS, width]`: outputs, a few columns too many between planes.
+    tile: Vec<f32>,
+}
+
+/// Some channels of every image.
+struct Task<'a, const KERNEL: usize, const STRIDE: usize> {
+    geometry: &'a Geometry,
+    input: Stored<'a>,
+    weight: &'a [f32],
+    pivot: &'a [f32],
+    first_channel: usize,
+    outputs: Vec<&'a mut [f32]>,
+    sums: &'a mut [Sums],
+    strip: Strip,
+    phase_len: usize,
+    scratch: &'a mut Scratch,
+}
+
+impl<const KERNEL: usize, const STRIDE: usize> WithSimd for Task<'_, KERNEL, STRIDE> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        for index in 0..self.sums.len() {
+            let channel = self.first_channel + index;
+            let mut weights = [[simd.splat_f32s(0.0); KERNEL]; KERNEL];
+            let taps = &self.weight[channel * KERNEL * KERNEL..][..KERNEL * KERNEL];
+            for (splat, &tap) in weights.as_flattened_mut().iter_mut().zip(taps) {
+                *splat = simd.splat_f32s(tap);
+            }
+            let mut total = Sums::default();
+            for first_image in (0..self.geometry.images).step_by(self.strip.images) {
+                let [first, second] = self.strip(simd, &weights, index, first_image);
+                total.first += f64::from(simd.reduce_sum_f32s(first));
+                total.second += f64::from(simd.reduce_sum_f32s(second));
+            }
+            self.sums[index] = total;
+        }
+    }
+}
+
+impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
+    /// Channel `index` of the task in the images from `first_image`; returns its two sums.
+    #[inline(always)]
+    fn strip<S: Simd>(
+        &mut self,
+        simd: S,
+        weights: &[[S::f32s; KERNEL]; KERNEL],
+        index: usize,
+        first_image: usize,
+    ) -> [S::f32s; 2] {
+        let Geometry { input, output, .. } = *self.geometry;
+        let channel = self.first_channel + index;
+        let pivot = self.pivot[channel];
+        let images = self.strip.images.min(self.geometry.images - first_image);
+        let mut sums = [simd.splat_f32s(0.0); 2];
+        let mut lines = 0;
+        let mut first = 0;
+        while first < output.height {
+            let rows = if output.height - first < ROWS {
+                1
+            } else {
+                ROWS
+            };
+            let end = (first + rows - 1) * STRIDE + KERNEL;
+            let end = end
+                .saturating_sub(self.geometry.padding.top)
+                .min(input.height);
+            while lines < end {
+                self.spread_line(simd, channel, first_image, images, lines);
+                lines += 1;
+            }
+            let columns = (images - 1) * self.strip.pitch + output.width;
+            if rows == ROWS {
+                self.convolve_rows::<S, ROWS>(simd, weights, first, columns);
+            } else {
+                self.convolve_rows::<S, 1>(simd, weights, first, columns);
+            }
+            for image in 0..images {
+                let plane = &mut self.outputs[first_image + image][index * output.area()..]
+                    [..output.area()];
+                let planes_rows = plane[first * output.width..].chunks_exact_mut(output.width);
+                for (row, tile) in planes_rows
+                    .zip(self.scratch.tile.chunks_exact(self.strip.width))
+                    .take(rows)
+                {
+                    let tile = &tile[image * self.strip.pitch..][..output.width];
+                    sums = finish_row(simd, tile, row, pivot, sums);
+                }
+            }
+            first += rows;
+        }
+        sums
+    }
+
+    /// Copies row `y` of the images' planes to the padded phases.
+    #[inline(always)]
+    fn spread_line<S: Simd>(
+        &mut self,
+        simd: S,
+        channel: usize,
+        first_image: usize,
+        images: usize,
+        y: usize,
+    ) {
+        let Geometry { input, padding, .. } = *self.geometry;
+        let read = gate::read(simd, &self.input, channel);
+        let line = y + padding.top;
+        let first = line % STRIDE * STRIDE * self.phase_len + line / STRIDE * self.strip.width;
+        for image in 0..images {
+            let plane = (first_image + image) * self.geometry.input_channels + channel;
+            let row = &self.input.values[plane * input.area() + y * input.width..][..input.width];
+            let place = Place {
+                first: first + image * self.strip.pitch,
+                phase_len: self.phase_len,
+                left: padding.left,
+            };
+            let Scratch { padded, line, .. } = &mut *self.scratch;
+            spread_row::<S, STRIDE>(read, row, padded, place, line);
+        }
+    }
+
+    /// Outputs of `TILE` rows from row `first`, in all columns of the strip.
+    #[inline(always)]
+    fn convolve_rows<S: Simd, const TILE: usize>(
+        &mut self,
+        simd: S,
+        weights: &[[S::f32s; KERNEL]; KERNEL],
+        first: usize,
+        columns: usize,
+    ) {
+        let width = self.strip.width;
+        let padded = &self.scratch.padded;
+        let tile = &mut self.scratch.tile;
+        for column in (0..columns).step_by(S::F32_LANES) {
+            let mut totals = [simd.splat_f32s(0.0); TILE];
+            for line in 0..(TILE - 1) * STRIDE + KERNEL {
+                for tap_x in 0..KERNEL {
+                    let phase = line % STRIDE * STRIDE + tap_x % STRIDE;
+                    let offset = phase * self.phase_len + (first + line / STRIDE) * width;
+                    let value = load::<S>(&padded[offset + column + tap_x / STRIDE..]);
+                    for (row, total) in totals.iter_mut().enumerate() {
+                        if line >= row * STRIDE && line - row * STRIDE < KERNEL {
+                            let weight = weights[line - row * STRIDE][tap_x];
+                            *total = simd.mul_add_f32s(weight, value, *total);
+                        }
+                    }
+                }
+            }
+            for (row, &total) in totals.iter().enumerate() {
+                let (vector, _) =
+                    S::as_mut_simd_f32s(&mut tile[row * width + column..][..S::F32_LANES]);
+                vector[0] = total;
+            }
+        }
+    }
+}
+
+/// Copies a row of outputs and adds to their two sums.
+#[inline(always)]
+fn finish_row<S: Simd>(
+    simd: S,
+    values: &[f32],
+    output: &mut [f32],
+    pivot: f32,
+    [mut first, mut second]: [S::f32s; 2],
+) -> [S::f32s; 2] {
+    let pivots = [pivot; 16];
+    let pivot = simd.splat_f32s(pivot);
+    let (vectors, rest) = S::as_simd_f32s(values);
+    let (outputs, output_rest) = S::as_mut_simd_f32s(output);
+    for (output, &value) in outputs.iter_mut().zip(vectors) {
+        *output = value;
+        let difference = simd.sub_f32s(value, pivot);
+        first = simd.add_f32s(first, difference);
+        second = simd.mul_add_f32s(difference, difference, second);
+    }
+    if !rest.is_empty() {
+        let value = simd.partial_load_f32s(rest);
+        simd.partial_store_f32s(output_rest, value);
+        let pivot = simd.partial_load_f32s(&pivots[..rest.len()]);
+        let difference = simd.sub_f32s(value, pivot);
+        first = simd.add_f32s(first, difference);
+        second = simd.mul_add_f32s(difference, difference, second);
+    }
+    [first, second]
+}
