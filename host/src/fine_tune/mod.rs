@@ -317,6 +317,8 @@ struct Trainer<'a> {
     /// Highest learning rate of each parameter.
     rates: Vec<f64>,
     statistics: BatchStatistics,
+    /// Nodes before this one stay as they are.
+    first: usize,
     label_smoothing: f64,
     ema: f64,
 }
@@ -324,13 +326,15 @@ struct Trainer<'a> {
 impl<'a> Trainer<'a> {
     fn new(graph: &'a Graph, batch: usize, size: usize, classes: usize, plan: &Plan) -> Result<Trainer<'a>> {
         let weights = Weights::of(graph)?;
+        let first = (plan.frozen * graph.nodes.len() as f64) as usize;
         Ok(Trainer {
             tape: Tape::new(graph, batch, 3, size, size)?,
             gradients: weights.parameters.iter().map(|parameter| vec![0.0; parameter.values.len()]).collect(),
             logit_gradient: vec![0.0; batch * classes],
             classes,
-            rates: rates(&weights, plan),
+            rates: rates(&weights, first, plan),
             statistics: plan.batch_norm,
+            first,
             label_smoothing: plan.label_smoothing,
             ema: plan.ema,
         })
@@ -345,9 +349,9 @@ impl<'a> Trainer<'a> {
         let targets: Vec<f32> = targets.iter().map(|target| keep * target + spread).collect();
 
         self.tape.input().copy_from_slice(input);
-        let logits = self.tape.forward(&mut state.weights, self.statistics)?;
+        let logits = self.tape.forward(&mut state.weights, self.statistics, self.first)?;
         let loss = loss::cross_entropy(logits, &targets, self.classes, &mut self.logit_gradient);
-        self.tape.backward(&state.weights, self.statistics, &self.logit_gradient, 0, &mut self.gradients)?;
+        self.tape.backward(&state.weights, self.statistics, &self.logit_gradient, self.first, &mut self.gradients)?;
 
         let rates: Vec<f64> = self.rates.iter().map(|highest| highest * rate).collect();
         state.optimizer.step(&mut state.weights.parameters, &self.gradients, &rates);
@@ -363,13 +367,14 @@ impl<'a> Trainer<'a> {
 }
 
 /// The highest learning rate of each parameter: that of the plan at the backbone's last layer, falling geometrically to
-/// the first layer's; the head's own.
-fn rates(weights: &Weights, plan: &Plan) -> Vec<f64> {
+/// the first layer's; the head's own; 0 for the nodes before `first`.
+fn rates(weights: &Weights, first: usize, plan: &Plan) -> Vec<f64> {
     let layers = weights.parameters.len().saturating_sub(3).max(1) as f64;
     let mut rates: Vec<f64> = (0..weights.parameters.len())
         .map(|layer| plan.learning_rate * plan.first_layer_rate.powf(1.0 - (layer as f64 / layers).min(1.0)))
         .collect();
     let head = rates.len().saturating_sub(2);
     rates[head..].fill(plan.learning_rate * plan.head_rate);
+    rates[..weights.parameters_before(first)].fill(0.0);
     rates
 }

@@ -52,16 +52,22 @@ struct Place {
 }
 
 impl Place {
-    fn new(images: usize, channels: usize, size: Size) -> Place {
-        Place {
+    fn new(images: usize, channels: usize, size: Size) -> Result<Place> {
+        let len = images * channels * size.area();
+        let mut values = Vec::new();
+        values
+            .try_reserve_exact(len)
+            .with_context(|| format!("no memory for {} MB of activations", len / 250_000))?;
+        values.resize(len, 0.0);
+        Ok(Place {
             channels,
             size,
-            values: vec![0.0; images * channels * size.area()],
+            values,
             read: Channels::plain(channels),
             low: f32::NEG_INFINITY,
             high: f32::INFINITY,
             geometry: None,
-        }
+        })
     }
 
     fn stored(&self) -> Stored<'_> {
@@ -120,7 +126,7 @@ impl<'g> Tape<'g> {
             };
             let place = || -> Result<Place> {
                 Ok(match &node.op {
-                    Op::Input => Place::new(images, channels, Size { height, width }),
+                    Op::Input => Place::new(images, channels, Size { height, width })?,
                     Op::Conv(conv) => {
                         let from = input(0)?;
                         let weight = conv.weight.dims4().context("its weight has four dimensions")?;
@@ -132,7 +138,7 @@ impl<'g> Tape<'g> {
                             conv.groups,
                         )
                         .context("its shapes do not fit")?;
-                        let mut place = Place::new(images, weight.0, geometry.output);
+                        let mut place = Place::new(images, weight.0, geometry.output)?;
                         (place.low, place.high) = conv.activation.bounds();
                         place.geometry = Some(geometry);
                         place
@@ -142,12 +148,12 @@ impl<'g> Tape<'g> {
                         if (first.channels, first.size.area()) != (second.channels, second.size.area()) {
                             return Err(Error::new("the shapes that it adds differ"));
                         }
-                        Place::new(images, first.channels, first.size)
+                        Place::new(images, first.channels, first.size)?
                     }
-                    Op::GlobalAveragePool => Place::new(images, input(0)?.channels, Size { height: 1, width: 1 }),
+                    Op::GlobalAveragePool => Place::new(images, input(0)?.channels, Size { height: 1, width: 1 })?,
                     Op::Linear(layer) => {
                         let outputs = layer.weight.dim(0).context("its weight has two dimensions")?;
-                        Place::new(images, outputs, Size { height: 1, width: 1 })
+                        Place::new(images, outputs, Size { height: 1, width: 1 })?
                     }
                 })
             };
@@ -168,9 +174,18 @@ impl<'g> Tape<'g> {
         &mut self.places[0].values
     }
 
-    /// The last node's output, `[n, outputs]`.
-    pub fn forward(&mut self, weights: &mut Weights, statistics: BatchStatistics) -> Result<&[f32]> {
+    /// The last node's output, `[n, outputs]`; nodes before `first` take the running statistics.
+    ///
+    /// # Errors
+    /// A kernel that does not exist.
+    pub fn forward(
+        &mut self,
+        weights: &mut Weights,
+        statistics: BatchStatistics,
+        first: usize,
+    ) -> Result<&[f32]> {
         for (index, node) in self.graph.nodes.iter().enumerate() {
+            let statistics = if index < first { BatchStatistics::Running } else { statistics };
             let (before, rest) = self.places.split_at_mut(index);
             let place = &mut rest[0];
             let from = |position: usize| &before[node.inputs[position]];
@@ -217,7 +232,10 @@ impl<'g> Tape<'g> {
     }
 
     /// Gradients by the parameters of node `first` and those after it, from the gradient by the last node's output as
-    /// [`Tape::forward`] left it.
+    /// [`Tape::forward`] left it; those of the nodes before are left alone.
+    ///
+    /// # Errors
+    /// A kernel that does not exist.
     pub fn backward(
         &mut self,
         weights: &Weights,

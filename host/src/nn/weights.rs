@@ -155,6 +155,12 @@ impl Weights {
         self.units.get(index).copied().unwrap_or(Unit::Plain)
     }
 
+    /// How many parameters the nodes before `node` have.
+    pub fn parameters_before(&self, node: usize) -> usize {
+        let weights = self.units.iter().skip(node).filter_map(|unit| unit.weight());
+        weights.min().unwrap_or(self.parameters.len())
+    }
+
     /// `graph`, which these weights are [`Weights::of`], with their values in the place of its own.
     ///
     /// # Errors
