@@ -8,7 +8,7 @@ use std::array::from_fn;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::columns::{Columns, SLACK, Source};
+use super::columns::{Columns, Rows, SLACK, Source};
 use super::scratch::Scratch;
 
 /// Units of parallel work, about.
@@ -160,27 +160,14 @@ impl<L: Source, R: Source> Block<'_, L, R> {
             for first in (0..columns).step_by(width) {
                 let range = first..columns.min(first + width);
                 let len = range.len();
-                left.fill(
-                    simd,
-                    images.clone(),
-                    left_channels.clone(),
-                    range.clone(),
-                    &[],
-                    &mut runs,
-                    left_values,
-                    pitch,
-                );
+                let channels = left_channels.clone();
+                left.block(images.clone(), channels, range.clone(), &[], &mut runs)
+                    .write(simd, &mut Pitched(left_values, pitch));
                 clear_ends::<S>(left_values, left_channels.len(), len, pitch);
-                right.fill(
-                    simd,
-                    images.clone(),
-                    right_channels.clone(),
-                    range,
-                    strip,
-                    &mut runs,
-                    right_values,
-                    pitch,
-                );
+                let channels = right_channels.clone();
+                right
+                    .block(images.clone(), channels, range, strip, &mut runs)
+                    .write(simd, &mut Pitched(right_values, pitch));
                 clear_ends::<S>(right_values, right_rows, len, pitch);
                 add_products::<S, LEFT, RIGHT>(
                     simd,
@@ -193,6 +180,19 @@ impl<L: Source, R: Source> Block<'_, L, R> {
             }
         }
     }
+}
+
+/// Rows at a pitch.
+struct Pitched<'a>(&'a mut [f32], usize);
+
+impl Rows for Pitched<'_> {
+    #[inline(always)]
+    fn row(&mut self, row: usize) -> &mut [f32] {
+        &mut self.0[row * self.1..]
+    }
+
+    #[inline(always)]
+    fn written<S: Simd>(&mut self, _row: usize) {}
 }
 
 /// Zeros from each row's end to the end of its last vector.
