@@ -255,14 +255,14 @@ pub(super) fn add_sums(target: &mut InputGradient<'_>, sums: &[Sums]) {
     }
 }
 
-/// Images whose columns are computed together: as few as fill the vectors but for a sixteenth.
+/// Images whose columns are computed together: as few as fill the vectors but for a fortieth.
 fn images_per_group(images: usize, per_image: usize) -> usize {
     const LANES: usize = 16;
     (1..images.max(1))
         .find(|group| {
             let columns = group * per_image;
             let wasted = columns.next_multiple_of(LANES) - columns;
-            wasted * LANES <= columns
+            wasted * 40 <= columns
         })
         .unwrap_or(images.max(1))
 }
