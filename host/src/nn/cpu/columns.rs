@@ -335,95 +335,86 @@ impl<T: Source> Columns<T> {
         }
     }
 
-    /// Writes the rows of `channels` and the columns `columns` of `images` (counted from the first of them) to a block of
-    /// rows at a pitch; a vector may reach beyond a row's end.
-    #[inline(always)]
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "a block is cut from a matrix in two directions"
-    )]
-    pub(super) fn fill<S: Simd>(
-        &self,
-        simd: S,
+    /// The block of a range of columns of `images` (counted from the first of them); `strip` is that of the same images
+    /// and channels.
+    pub(super) fn block<'a>(
+        &'a self,
         images: Range<usize>,
         channels: Range<usize>,
         columns: Range<usize>,
-        strip: &[f32],
-        runs: &mut Vec<Run>,
-        block: &mut [f32],
-        pitch: usize,
-    ) {
+        strip: &'a [f32],
+        runs: &'a mut Vec<Run>,
+    ) -> Block<'a, T> {
         self.lines().runs(columns, runs);
-        match &self.window {
-            None => {
-                let area = self.plane.area();
-                for run in runs.iter_mut() {
-                    run.offset += (images.start + run.image) * self.channels * area;
-                }
-                fill(
-                    simd,
-                    &self.source,
-                    channels.start..channels.end,
-                    0,
-                    area,
-                    &[0],
-                    runs,
-                    block,
-                    pitch,
-                );
-            }
-            Some(window) => {
-                for run in runs.iter_mut() {
-                    run.offset += run.image * channels.len() * window.plane();
-                }
-                let first = channels.start;
-                fill(
-                    simd,
-                    &Strip(strip),
-                    channels,
-                    first,
-                    window.plane(),
-                    &self.taps,
-                    runs,
-                    block,
-                    pitch,
-                );
-            }
+        let (plane, first_image, first_channel, image_channels) = match &self.window {
+            None => (
+                self.plane.area(),
+                images.start,
+                channels.start,
+                self.channels,
+            ),
+            Some(window) => (window.plane(), 0, 0, channels.len()),
+        };
+        for run in runs.iter_mut() {
+            run.offset += ((first_image + run.image) * image_channels + first_channel) * plane;
+        }
+        Block {
+            columns: self,
+            channels,
+            strip,
+            runs,
+            plane,
         }
     }
 }
 
-/// Channels lie `plane` apart, beginning with channel `first`.
-#[inline(always)]
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the inner loop of filling a block"
-)]
-fn fill<S: Simd, T: Source>(
-    simd: S,
-    source: &T,
+/// Some channels and some columns of a right-hand matrix.
+pub(super) struct Block<'a, T> {
+    columns: &'a Columns<T>,
     channels: Range<usize>,
-    first: usize,
+    strip: &'a [f32],
+    runs: &'a [Run],
     plane: usize,
-    taps: &[usize],
-    runs: &[Run],
-    block: &mut [f32],
-    pitch: usize,
-) {
-    let mut row = 0;
-    for channel in channels {
-        let affine = source.channel(simd, channel);
-        for tap in taps {
-            let base = (channel - first) * plane + tap;
-            for run in runs {
-                let mut done = 0;
-                while done < run.len {
-                    let values = source.read(simd, affine, base + run.offset + done);
-                    store(simd, block, row + run.column + done, values);
-                    done += S::F32_LANES;
+}
+
+/// Where the rows of a block go.
+pub(super) trait Rows {
+    /// Where a row is written; the last vector may reach beyond its end.
+    fn row(&mut self, row: usize) -> &mut [f32];
+
+    /// Called when it is written.
+    fn written<S: Simd>(&mut self, row: usize);
+}
+
+impl<T: Source> Block<'_, T> {
+    /// Writes all rows.
+    #[inline(always)]
+    pub(super) fn write<S: Simd>(&self, simd: S, rows: &mut impl Rows) {
+        match &self.columns.window {
+            None => self.write_from(simd, &self.columns.source, rows),
+            Some(_) => self.write_from(simd, &Strip(self.strip), rows),
+        }
+    }
+
+    #[inline(always)]
+    fn write_from<S: Simd>(&self, simd: S, source: &impl Source, rows: &mut impl Rows) {
+        let mut row = 0;
+        for (index, channel) in self.channels.clone().enumerate() {
+            let shared = source.channel(simd, channel);
+            for tap in &self.columns.taps {
+                let base = index * self.plane + tap;
+                let target = rows.row(row);
+                for run in self.runs {
+                    let mut done = 0;
+                    while done < run.len {
+                        let values = source.read(simd, shared, base + run.offset + done);
+                        store(simd, target, run.column + done, values);
+                        done += S::F32_LANES;
+                    }
                 }
+                rows.written::<S>(row);
+                row += 1;
             }
-            row += pitch;
         }
     }
 }

@@ -3,12 +3,10 @@
 //! Both matrices have neighbouring pixels side by side, so a few rows of each are multiplied vector by vector, all sums in
 //! registers, and the lanes are added up at the end of a block of pixels that lies in the cache.
 
-use std::array::from_fn;
-
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::columns::{Columns, SLACK, Source};
+use super::columns::{Columns, Rows, SLACK, Source};
 use super::scratch::Scratch;
 
 /// Units of parallel work, about.
@@ -109,7 +107,7 @@ impl<L: Source, R: Source> WithSimd for Block<'_, L, R> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         if S::REGISTER_COUNT >= 32 {
-            self.run::<S, 5, 5>(simd);
+            self.run::<S, 4, 6>(simd);
         } else {
             self.run::<S, 3, 3>(simd);
         }
@@ -143,14 +141,14 @@ impl<L: Source, R: Source> Block<'_, L, R> {
         let width = (group * per_image)
             .div_ceil(blocks)
             .next_multiple_of(S::F32_LANES);
-        // Not a power of two, so that the rows do not compete for the same part of the cache.
-        let pitch = width + S::F32_LANES;
-        let left_len = left_channels.len().next_multiple_of(LEFT) * pitch + SLACK;
-        let right_len = right_rows.next_multiple_of(RIGHT) * pitch + SLACK;
+        let left_len = left_channels.len().next_multiple_of(LEFT) * width;
+        let right_len = right_rows.next_multiple_of(RIGHT) * width;
+        let line_len = width + SLACK;
         let strip_len = right.strip_len(group * right_channels.len());
-        let mut scratch = Scratch::new(left_len + right_len + strip_len);
+        let mut scratch = Scratch::new(left_len + right_len + line_len + strip_len);
         let (left_values, rest) = scratch.split_at_mut(left_len);
-        let (right_values, strip) = rest.split_at_mut(right_len);
+        let (right_values, rest) = rest.split_at_mut(right_len);
+        let (line, strip) = rest.split_at_mut(line_len);
         let mut runs = Vec::new();
         let stride = division.right_channels * right.taps();
         for first in images.clone().step_by(group) {
@@ -159,34 +157,33 @@ impl<L: Source, R: Source> Block<'_, L, R> {
             let columns = images.len() * per_image;
             for first in (0..columns).step_by(width) {
                 let range = first..columns.min(first + width);
-                let len = range.len();
-                left.fill(
-                    simd,
-                    images.clone(),
-                    left_channels.clone(),
-                    range.clone(),
-                    &[],
-                    &mut runs,
-                    left_values,
-                    pitch,
-                );
-                clear_ends::<S>(left_values, left_channels.len(), len, pitch);
-                right.fill(
-                    simd,
-                    images.clone(),
-                    right_channels.clone(),
-                    range,
-                    strip,
-                    &mut runs,
-                    right_values,
-                    pitch,
-                );
-                clear_ends::<S>(right_values, right_rows, len, pitch);
+                let vectors = range.len().div_ceil(S::F32_LANES);
+                let channels = left_channels.clone();
+                left.block(images.clone(), channels, range.clone(), &[], &mut runs)
+                    .write(
+                        simd,
+                        &mut Tiles::<LEFT> {
+                            line: &mut *line,
+                            columns: range.len(),
+                            values: &mut *left_values,
+                        },
+                    );
+                let channels = right_channels.clone();
+                right
+                    .block(images.clone(), channels, range.clone(), strip, &mut runs)
+                    .write(
+                        simd,
+                        &mut Tiles::<RIGHT> {
+                            line: &mut *line,
+                            columns: range.len(),
+                            values: &mut *right_values,
+                        },
+                    );
                 add_products::<S, LEFT, RIGHT>(
                     simd,
                     (left_values, left_channels.len()),
                     (right_values, right_rows),
-                    (len.div_ceil(S::F32_LANES), pitch / S::F32_LANES),
+                    vectors,
                     sums,
                     stride,
                 );
@@ -195,12 +192,29 @@ impl<L: Source, R: Source> Block<'_, L, R> {
     }
 }
 
-/// Zeros from each row's end to the end of its last vector.
-fn clear_ends<S: Simd>(block: &mut [f32], rows: usize, len: usize, pitch: usize) {
-    let end = len.next_multiple_of(S::F32_LANES);
-    if end > len {
-        for row in block.chunks_exact_mut(pitch).take(rows) {
-            row[len..end].fill(0.0);
+/// Tiles of a few rows, `[tiles, vectors, ROWS]`, the lanes beyond the columns zero.
+struct Tiles<'a, const ROWS: usize> {
+    line: &'a mut [f32],
+    columns: usize,
+    values: &'a mut [f32],
+}
+
+impl<const ROWS: usize> Rows for Tiles<'_, ROWS> {
+    #[inline(always)]
+    fn row(&mut self, _row: usize) -> &mut [f32] {
+        self.line
+    }
+
+    #[inline(always)]
+    fn written<S: Simd>(&mut self, row: usize) {
+        let end = self.columns.next_multiple_of(S::F32_LANES);
+        self.line[self.columns..end].fill(0.0);
+        let (line, _) = S::as_simd_f32s(&self.line[..end]);
+        let (values, _) = S::as_mut_simd_f32s(self.values);
+        let (values, _) = values.as_chunks_mut::<ROWS>();
+        let tile = &mut values[row / ROWS * line.len()..][..line.len()];
+        for (vectors, value) in tile.iter_mut().zip(line) {
+            vectors[row % ROWS] = *value;
         }
     }
 }
@@ -211,17 +225,20 @@ fn add_products<S: Simd, const LEFT: usize, const RIGHT: usize>(
     simd: S,
     (left, left_rows): (&[f32], usize),
     (right, right_rows): (&[f32], usize),
-    (vectors, pitch): (usize, usize),
+    vectors: usize,
     sums: &mut [f32],
     stride: usize,
 ) {
-    let (left, _) = S::as_simd_f32s(left);
-    let (right, _) = S::as_simd_f32s(right);
-    for left_row in (0..left_rows).step_by(LEFT) {
-        let left: [&[S::f32s]; LEFT] = from_fn(|row| &left[(left_row + row) * pitch..][..vectors]);
-        for right_row in (0..right_rows).step_by(RIGHT) {
-            let right: [&[S::f32s]; RIGHT] =
-                from_fn(|row| &right[(right_row + row) * pitch..][..vectors]);
+    let left = S::as_simd_f32s(left).0.as_chunks::<LEFT>().0;
+    let right = S::as_simd_f32s(right).0.as_chunks::<RIGHT>().0;
+    for (left_row, left) in (0..left_rows)
+        .step_by(LEFT)
+        .zip(left.chunks_exact(vectors.max(1)))
+    {
+        for (right_row, right) in (0..right_rows)
+            .step_by(RIGHT)
+            .zip(right.chunks_exact(vectors.max(1)))
+        {
             let products = multiply_rows(simd, left, right);
             for (row, products) in products.iter().enumerate().take(left_rows - left_row) {
                 let at = (left_row + row) * stride + right_row;
@@ -238,18 +255,13 @@ fn add_products<S: Simd, const LEFT: usize, const RIGHT: usize>(
 #[inline(always)]
 fn multiply_rows<S: Simd, const LEFT: usize, const RIGHT: usize>(
     simd: S,
-    left: [&[S::f32s]; LEFT],
-    right: [&[S::f32s]; RIGHT],
+    left: &[[S::f32s; LEFT]],
+    right: &[[S::f32s; RIGHT]],
 ) -> [[S::f32s; RIGHT]; LEFT] {
-    let len = left[0].len();
-    let left = left.map(|row| &row[..len]);
-    let right = right.map(|row| &row[..len]);
     let mut sums = [[simd.splat_f32s(0.0); RIGHT]; LEFT];
-    for index in 0..len {
-        let right: [S::f32s; RIGHT] = from_fn(|row| right[row][index]);
-        for (sums, left) in sums.iter_mut().zip(&left) {
-            let left = left[index];
-            for (sum, &right) in sums.iter_mut().zip(&right) {
+    for (left, right) in left.iter().zip(right) {
+        for (sums, &left) in sums.iter_mut().zip(left) {
+            for (sum, &right) in sums.iter_mut().zip(right) {
                 *sum = simd.mul_add_f32s(left, right, *sum);
             }
         }

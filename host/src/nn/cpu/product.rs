@@ -9,7 +9,7 @@ use std::ops::Range;
 use pulp::{Arch, Simd, WithSimd, bytemuck};
 use rayon::prelude::*;
 
-use super::columns::{Columns, Lines, Run, SLACK, Source, load};
+use super::columns::{Columns, Lines, Rows, Run, SLACK, Source, load};
 use super::matrix::{RowsPerTile, multiply_tile};
 use super::scratch::Scratch;
 use super::training::{InputGradient, Stored, Sums};
@@ -72,23 +72,35 @@ pub(super) trait Finish: Sync {
 
     fn channel<S: Simd>(&self, simd: S, channel: usize) -> Self::Channel<S>;
 
-    /// Turns a vector of products to what is written, given what was there; `at` tells where in the planes the lanes are.
-    /// Adds to the sums of the channel, lanes outside `mask` excepted.
+    /// Planes of the output's shape that are read beside it.
+    fn beside(&self) -> Option<&[f32]>;
+
+    /// Whether what was in the output is read.
+    fn adds(&self) -> bool;
+
+    /// Turns a vector of products to what is written, given what is beside it and what was there before, and adds to the
+    /// sums of the channel, lanes outside `mask` excepted.
     fn finish<S: Simd>(
         &self,
         simd: S,
         channel: Self::Channel<S>,
-        product: S::f32s,
-        before: S::f32s,
-        at: Lanes,
-        mask: S::m32s,
+        vectors: Vectors<S>,
+        mask: Option<S::m32s>,
         sums: &mut [S::f32s; 2],
     ) -> S::f32s;
 }
 
-/// Places of a vector's lanes.
+/// What an output vector is made of.
 #[derive(Clone, Copy)]
-pub(super) struct Lanes {
+pub(super) struct Vectors<S: Simd> {
+    product: S::f32s,
+    beside: S::f32s,
+    before: S::f32s,
+}
+
+/// Places of a vector's lanes, not all of them neighbours or not all of them there.
+#[derive(Clone, Copy)]
+struct Lanes {
     offset: usize,
     step: usize,
     count: usize,
@@ -97,36 +109,28 @@ pub(super) struct Lanes {
 impl Lanes {
     #[inline(always)]
     fn load<S: Simd>(self, simd: S, values: &[f32]) -> S::f32s {
-        if self.step == 1 && self.count == S::F32_LANES {
-            return load(simd, values, self.offset);
-        }
+        let values = &values[self.offset..];
         if self.step == 1 {
-            return simd.partial_load_f32s(&values[self.offset..][..self.count]);
+            return simd.partial_load_f32s(&values[..self.count]);
         }
-        let mut vector = simd.splat_f32s(0.0);
-        let lanes = bytemuck::cast_slice_mut(std::slice::from_mut(&mut vector));
-        let values = values[self.offset..].iter().step_by(self.step);
-        for (lane, &value) in lanes.iter_mut().zip(values).take(self.count) {
-            *lane = value;
+        let mut lanes = [0.0; SLACK];
+        for (lane, values) in lanes[..self.count].iter_mut().zip(values.chunks(self.step)) {
+            *lane = values[0];
         }
-        vector
+        load(simd, &lanes, 0)
     }
 
     #[inline(always)]
     fn store<S: Simd>(self, simd: S, values: &mut [f32], vector: S::f32s) {
         let values = &mut values[self.offset..];
         if self.step == 1 {
-            let values = &mut values[..self.count];
-            match S::as_mut_simd_f32s(values).0.first_mut() {
-                Some(whole) => *whole = vector,
-                None => simd.partial_store_f32s(values, vector),
-            }
+            simd.partial_store_f32s(&mut values[..self.count], vector);
             return;
         }
         let lanes: &[f32] = bytemuck::cast_slice(std::slice::from_ref(&vector));
-        let values = values.iter_mut().step_by(self.step);
-        for (value, &lane) in values.zip(lanes).take(self.count) {
-            *value = lane;
+        let targets = values.chunks_mut(self.step);
+        for (lane, target) in lanes[..self.count].iter().zip(targets) {
+            target[0] = *lane;
         }
     }
 }
@@ -145,18 +149,28 @@ impl Finish for Store<'_> {
     }
 
     #[inline(always)]
+    fn beside(&self) -> Option<&[f32]> {
+        None
+    }
+
+    #[inline(always)]
+    fn adds(&self) -> bool {
+        false
+    }
+
+    #[inline(always)]
     fn finish<S: Simd>(
         &self,
         simd: S,
         pivot: S::f32s,
-        product: S::f32s,
-        _before: S::f32s,
-        _at: Lanes,
-        mask: S::m32s,
+        Vectors { product, .. }: Vectors<S>,
+        mask: Option<S::m32s>,
         [first, second]: &mut [S::f32s; 2],
     ) -> S::f32s {
-        let difference = simd.sub_f32s(product, pivot);
-        let difference = simd.select_f32s(mask, difference, simd.splat_f32s(0.0));
+        let mut difference = simd.sub_f32s(product, pivot);
+        if let Some(mask) = mask {
+            difference = simd.select_f32s(mask, difference, simd.splat_f32s(0.0));
+        }
         *first = simd.add_f32s(*first, difference);
         *second = simd.mul_add_f32s(difference, difference, *second);
         product
@@ -170,43 +184,63 @@ pub(super) struct Mask<'a> {
     pub(super) add: bool,
 }
 
-/// Scale, shift and pivot of an input channel.
+/// Scale, shift, pivot and bounds of an input channel.
 #[derive(Clone, Copy)]
-pub(super) struct Passing<S: Simd>(S::f32s, S::f32s, S::f32s);
+pub(super) struct Passing<S: Simd> {
+    scale: S::f32s,
+    shift: S::f32s,
+    pivot: S::f32s,
+    low: S::f32s,
+    high: S::f32s,
+}
 
 impl Finish for Mask<'_> {
     type Channel<S: Simd> = Passing<S>;
 
     #[inline(always)]
     fn channel<S: Simd>(&self, simd: S, channel: usize) -> Passing<S> {
-        Passing(
-            simd.splat_f32s(self.input.scale[channel]),
-            simd.splat_f32s(self.input.shift[channel]),
-            simd.splat_f32s(self.pivot[channel]),
-        )
+        Passing {
+            scale: simd.splat_f32s(self.input.scale[channel]),
+            shift: simd.splat_f32s(self.input.shift[channel]),
+            pivot: simd.splat_f32s(self.pivot[channel]),
+            low: simd.splat_f32s(self.input.low),
+            high: simd.splat_f32s(self.input.high),
+        }
+    }
+
+    #[inline(always)]
+    fn beside(&self) -> Option<&[f32]> {
+        Some(self.input.values)
+    }
+
+    #[inline(always)]
+    fn adds(&self) -> bool {
+        self.add
     }
 
     #[inline(always)]
     fn finish<S: Simd>(
         &self,
         simd: S,
-        Passing(scale, shift, pivot): Passing<S>,
-        product: S::f32s,
-        before: S::f32s,
-        at: Lanes,
-        mask: S::m32s,
+        channel: Passing<S>,
+        vectors: Vectors<S>,
+        mask: Option<S::m32s>,
         [first, second]: &mut [S::f32s; 2],
     ) -> S::f32s {
-        let stored = at.load(simd, self.input.values);
-        let value = simd.mul_add_f32s(stored, scale, shift);
-        let above = simd.less_than_f32s(simd.splat_f32s(self.input.low), value);
-        let below = simd.less_than_f32s(value, simd.splat_f32s(self.input.high));
-        let mask = simd.and_m32s(mask, simd.and_m32s(above, below));
-        let gradient = simd.select_f32s(mask, product, simd.splat_f32s(0.0));
+        let value = simd.mul_add_f32s(vectors.beside, channel.scale, channel.shift);
+        let mut passes = simd.and_m32s(
+            simd.less_than_f32s(channel.low, value),
+            simd.less_than_f32s(value, channel.high),
+        );
+        if let Some(mask) = mask {
+            passes = simd.and_m32s(passes, mask);
+        }
+        let gradient = simd.select_f32s(passes, vectors.product, simd.splat_f32s(0.0));
         *first = simd.add_f32s(*first, gradient);
-        *second = simd.mul_add_f32s(gradient, simd.sub_f32s(stored, pivot), *second);
+        let difference = simd.sub_f32s(vectors.beside, channel.pivot);
+        *second = simd.mul_add_f32s(gradient, difference, *second);
         if self.add {
-            simd.add_f32s(gradient, before)
+            simd.add_f32s(gradient, vectors.before)
         } else {
             gradient
         }
@@ -221,14 +255,14 @@ pub(super) fn add_sums(target: &mut InputGradient<'_>, sums: &[Sums]) {
     }
 }
 
-/// Images whose columns are computed together: as few as fill the vectors but for a sixteenth.
+/// Images whose columns are computed together: as few as fill the vectors but for a fortieth.
 fn images_per_group(images: usize, per_image: usize) -> usize {
     const LANES: usize = 16;
     (1..images.max(1))
         .find(|group| {
             let columns = group * per_image;
             let wasted = columns.next_multiple_of(LANES) - columns;
-            wasted * LANES <= columns
+            wasted * 40 <= columns
         })
         .unwrap_or(images.max(1))
 }
@@ -350,53 +384,63 @@ fn run<S: Simd, T: Source, F: Finish, const ROWS: usize, const VECTORS: usize>(
     } = job;
     let width = VECTORS * S::F32_LANES;
     let channels = 0..columns.channels;
+    let images = task.images.clone();
     let rows = task.sums.len();
-    let panel_len = (tiles.depth * width + SLACK).next_multiple_of(SLACK);
+    let total = images.len() * lines.per_image();
+    let chunk = (CHUNK_LEN / (tiles.depth * width).max(1)).clamp(1, total.div_ceil(width)) * width;
+
+    let panels_len = tiles.depth * chunk;
     let sums_len = rows.next_multiple_of(ROWS) * 2 * S::F32_LANES;
-    let strip_len = columns.strip_len(task.images.len() * columns.channels);
-    let mut scratch = Scratch::new(panel_len + sums_len + strip_len);
-    let (panel, rest) = scratch.split_at_mut(panel_len);
-    let (sums, strip) = rest.split_at_mut(sums_len);
+    let line_len = chunk + SLACK;
+    let strip_len = columns.strip_len(images.len() * columns.channels);
+    let mut scratch = Scratch::new(panels_len + sums_len + line_len + strip_len);
+    let (values, rest) = scratch.split_at_mut(panels_len);
+    let (sums, rest) = rest.split_at_mut(sums_len);
+    let (line, strip) = rest.split_at_mut(line_len);
     sums.fill(0.0);
     let (sums, _) = S::as_mut_simd_f32s(sums);
     let (sums, _) = sums.as_chunks_mut::<2>();
-    columns.prepare(simd, task.images.clone(), channels.clone(), strip);
+    columns.prepare(simd, images.clone(), channels.clone(), strip);
 
     let (mut runs, mut places) = (Vec::new(), Vec::new());
-    let total = task.images.len() * lines.per_image();
-    let mut first = 0;
-    while first < total {
-        let present = width.min(total - first);
-        let range = first..first + present;
-        lines.runs(range.clone(), &mut places);
-        let pitch = if present <= S::F32_LANES {
-            S::F32_LANES
-        } else {
-            width
+    for first in (0..total).step_by(chunk) {
+        let range = first..total.min(first + chunk);
+        let mut panels = Panels {
+            present: range.len(),
+            depth: tiles.depth,
+            width,
+            line: &mut *line,
+            values: &mut *values,
         };
-        columns.fill(
-            simd,
-            task.images.clone(),
-            channels.clone(),
-            range,
-            strip,
-            &mut runs,
-            panel,
-            pitch,
-        );
-        let job = Panel {
-            tiles,
-            finish,
-            lines,
-            area,
-            places: &places,
-        };
-        if present <= S::F32_LANES {
-            job.run::<S, ROWS, 1>(simd, panel, &mut task, sums);
-        } else {
-            job.run::<S, ROWS, VECTORS>(simd, panel, &mut task, sums);
+        columns
+            .block(
+                images.clone(),
+                channels.clone(),
+                range.clone(),
+                strip,
+                &mut runs,
+            )
+            .write(simd, &mut panels);
+        for tile_row in (0..rows).step_by(ROWS) {
+            for panel_first in range.clone().step_by(width) {
+                let present = width.min(range.end - panel_first);
+                lines.runs(panel_first..panel_first + present, &mut places);
+                let panel = &values[(panel_first - first) * tiles.depth..];
+                let job = Tile {
+                    tiles,
+                    finish,
+                    lines,
+                    area,
+                    places: &places,
+                    row: tile_row,
+                };
+                if present <= S::F32_LANES {
+                    job.run::<S, ROWS, 1>(simd, panel, &mut task, sums);
+                } else {
+                    job.run::<S, ROWS, VECTORS>(simd, panel, &mut task, sums);
+                }
+            }
         }
-        first += present;
     }
     for (total, [first, second]) in task.sums.iter_mut().zip(sums) {
         *total = Sums {
@@ -411,15 +455,64 @@ fn lane_sum<S: Simd>(vector: &S::f32s) -> f64 {
     lanes.iter().copied().map(f64::from).sum()
 }
 
-struct Panel<'a, F> {
+/// Values of the panels that are filled at once, about: so that a plane is read many lines of the cache at a time, and what
+/// is read stays in the second level.
+const CHUNK_LEN: usize = 96 * 1024;
+
+/// Panels `[depth, width]`, one after the other; of the last, if it has that few columns, only the first vector.
+struct Panels<'a> {
+    present: usize,
+    depth: usize,
+    width: usize,
+    line: &'a mut [f32],
+    values: &'a mut [f32],
+}
+
+impl Rows for Panels<'_> {
+    #[inline(always)]
+    fn row(&mut self, _row: usize) -> &mut [f32] {
+        self.line
+    }
+
+    #[inline(always)]
+    fn written<S: Simd>(&mut self, row: usize) {
+        let panels = self
+            .values
+            .chunks_exact_mut(self.depth * self.width)
+            .zip(self.line.chunks_exact(self.width));
+        let mut left = self.present;
+        for (panel, values) in panels {
+            if left == 0 {
+                break;
+            }
+            let width = if left <= S::F32_LANES {
+                S::F32_LANES
+            } else {
+                self.width
+            };
+            let (target, _) = S::as_mut_simd_f32s(&mut panel[row * width..][..width]);
+            let (values, _) = S::as_simd_f32s(values);
+            for (target, value) in target.iter_mut().zip(values) {
+                *target = *value;
+            }
+            left -= left.min(self.width);
+        }
+    }
+}
+
+/// A tile of the weight, to be multiplied by a panel.
+struct Tile<'a, F> {
     tiles: &'a Tiles,
     finish: &'a F,
     lines: Lines,
     area: usize,
+    /// Where the panel's columns go.
     places: &'a [Run],
+    /// The first, counted from the task's first.
+    row: usize,
 }
 
-impl<F: Finish> Panel<'_, F> {
+impl<F: Finish> Tile<'_, F> {
     #[inline(always)]
     fn run<S: Simd, const ROWS: usize, const VECTORS: usize>(
         &self,
@@ -429,54 +522,74 @@ impl<F: Finish> Panel<'_, F> {
         sums: &mut [[S::f32s; 2]],
     ) {
         let depth = self.tiles.depth;
-        let rows = task.sums.len();
-        let image_channels = self.tiles.rows;
         let (vectors, _) = S::as_simd_f32s(panel);
         let vectors = &vectors.as_chunks::<VECTORS>().0[..depth];
         let (tiles, _) = self.tiles.values.as_chunks::<ROWS>();
-        for tile_row in (0..rows).step_by(ROWS) {
-            let tile = &tiles[(task.first_row + tile_row) / ROWS * depth..][..depth];
-            let products = multiply_tile(simd, tile, vectors);
-            for (row, products) in products.iter().enumerate().take(rows - tile_row) {
-                let row = tile_row + row;
+        let tile = &tiles[(task.first_row + self.row) / ROWS * depth..][..depth];
+        let products = multiply_tile(simd, tile, vectors);
+
+        let rows = ROWS.min(task.sums.len() - self.row);
+        let whole = match self.places {
+            [place] if self.lines.step == 1 && place.len == VECTORS * S::F32_LANES => Some(place),
+            _ => None,
+        };
+        for (row, products) in products.iter().enumerate().take(rows) {
+            let row = self.row + row;
+            let channel = task.first_row + row;
+            let shared = self.finish.channel(simd, channel);
+            let plane = |image: usize| {
+                ((task.images.start + image) * self.tiles.rows + channel) * self.area
+            };
+            let mut totals = sums[row];
+            if let Some(place) = whole {
+                let at = row * self.area + place.offset;
+                let output = &mut task.output[place.image][at..][..place.len];
+                let (output, _) = S::as_mut_simd_f32s(output);
+                let at = plane(place.image) + place.offset;
+                let beside = self.finish.beside().map(|beside| {
+                    let (beside, _) = S::as_simd_f32s(&beside[at..][..place.len]);
+                    beside
+                });
+                for (index, (&product, output)) in products.iter().zip(output).enumerate() {
+                    let vectors = Vectors {
+                        product,
+                        beside: beside.map_or(product, |beside| beside[index]),
+                        before: *output,
+                    };
+                    *output = self.finish.finish(simd, shared, vectors, None, &mut totals);
+                }
+            } else {
                 let products: &[f32] = bytemuck::cast_slice(products);
-                let channel = task.first_row + row;
-                let affine = self.finish.channel(simd, channel);
-                let mut totals = sums[row];
                 for place in self.places {
                     let output = &mut task.output[place.image][row * self.area..][..self.area];
-                    let plane =
-                        ((task.images.start + place.image) * image_channels + channel) * self.area;
-                    let mut done = 0;
-                    while done < place.len {
-                        let count = S::F32_LANES.min(place.len - done);
-                        let at = Lanes {
+                    let plane = plane(place.image);
+                    for done in (0..place.len).step_by(S::F32_LANES) {
+                        let lanes = Lanes {
                             offset: place.offset + done * self.lines.step,
                             step: self.lines.step,
-                            count,
+                            count: S::F32_LANES.min(place.len - done),
                         };
                         let product = load(simd, products, place.column + done);
-                        let before = at.load(simd, output);
-                        let beside = Lanes {
-                            offset: plane + at.offset,
-                            ..at
-                        };
-                        let mask = simd.mask_between_m32s(0, count as u32).mask();
-                        let value = self.finish.finish(
-                            simd,
-                            affine,
+                        let vectors = Vectors {
                             product,
-                            before,
-                            beside,
-                            mask,
-                            &mut totals,
-                        );
-                        at.store(simd, output, value);
-                        done += S::F32_LANES;
+                            beside: self
+                                .finish
+                                .beside()
+                                .map_or(product, |beside| lanes.load(simd, &beside[plane..])),
+                            before: if self.finish.adds() {
+                                lanes.load(simd, output)
+                            } else {
+                                product
+                            },
+                        };
+                        let mask = simd.mask_between_m32s(0, lanes.count as u32).mask();
+                        let mask = Some(mask);
+                        let value = self.finish.finish(simd, shared, vectors, mask, &mut totals);
+                        lanes.store(simd, output, value);
                     }
                 }
-                sums[row] = totals;
             }
+            sums[row] = totals;
         }
     }
 }
