@@ -3,6 +3,7 @@
 //! The chain of `graft train`, in order: [`dataset`] finds and splits the photos, [`backbone`] brings the pretrained
 //! network as a [`nn`] graph, [`features`] caches its bottlenecks, [`head`] trains a classifier on them, [`quantize`] and
 //! [`export`] make the files, and [`evaluate`] measures them in the device's engine. [`train`] strings them together.
+//! [`pictures`] makes the batches of a training of the whole network.
 
 pub mod advice;
 pub mod backbone;

@@ -189,7 +189,8 @@ mod tests {
         ] {
             augmentation.validate().unwrap();
         }
-        let broken: [(fn(&mut Augmentation), &str); 6] = [
+        type Break = fn(&mut Augmentation);
+        let broken: [(Break, &str); 6] = [
             (|broken| broken.smallest_crop = 0.0, "smallest_crop of 0;"),
             (|broken| broken.mirror = f32::NAN, "mirror of NaN;"),
             (|broken| broken.mixup = 0.01, "mixup of 0.01;"),

@@ -45,7 +45,7 @@ impl Tones {
 /// An affine map of colours in pixel units: each channel of the result is the sum of red, green, blue and 1, each times
 /// its factor.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Colours(pub(super) [[f32; 4]; 3]);
+pub(super) struct Colours([[f32; 4]; 3]);
 
 /// How bright red, green and blue are (ITU-R BT.601).
 const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
@@ -56,6 +56,15 @@ impl Colours {
         [0.0, 1.0, 0.0, 0.0],
         [0.0, 0.0, 1.0, 0.0],
     ]);
+
+    /// What a colour becomes, within 0..=255.
+    #[inline(always)]
+    pub(super) fn of(&self, [red, green, blue]: [f32; 3]) -> [f32; 3] {
+        self.0.map(|factors| {
+            let sum = factors[0] * red + factors[1] * green + factors[2] * blue + factors[3];
+            sum.clamp(0.0, 255.0)
+        })
+    }
 
     /// Each channel by its factor.
     pub(super) fn scale(factors: [f32; 3]) -> Self {
@@ -117,13 +126,6 @@ impl Colours {
 mod tests {
     use super::*;
 
-    fn applied(colours: Colours, colour: [f32; 3]) -> [f32; 3] {
-        let [red, green, blue] = colour;
-        colours
-            .0
-            .map(|row| row[0] * red + row[1] * green + row[2] * blue + row[3])
-    }
-
     fn near(found: [f32; 3], expected: [f32; 3]) {
         for (found, value) in found.iter().zip(expected) {
             assert!((found - value).abs() < 1e-3, "{found}, not {expected:?}");
@@ -133,6 +135,7 @@ mod tests {
     #[test]
     fn colours_become_what_they_should() {
         let colour = [200.0, 100.0, 50.0];
+        let applied = |colours: Colours, colour| colours.of(colour);
         near(applied(Colours::IDENTITY, colour), colour);
         near(
             applied(Colours::scale([0.5; 3]), colour),

@@ -120,61 +120,79 @@ impl Warp {
         }
     }
 
-    /// Row `y` of the warped picture, of RGB8 pixels: `picture` has `size` x `size` of them, `row` gets `size`. Between
-    /// pixels it is linear in both directions; outside there is `outside`.
-    pub(super) fn row(
-        &self,
-        picture: &[[u8; 3]],
-        size: usize,
-        y: usize,
-        outside: [u8; 3],
-        row: &mut [[u8; 3]],
-    ) {
-        // Positions count pixels from the middle of the first one, in 256ths.
-        let half = size as f64 / 2.0;
+    /// Row `y` of the warped picture. Between pixels it is linear in both directions.
+    #[inline(always)]
+    pub(super) fn row(&self, canvas: &Canvas, y: usize, row: &mut [[u8; 3]]) {
+        let half = canvas.size as f64 / 2.0;
         let from_middle = y as f64 + 0.5 - half;
+        // Of the first pixel, counted from the middle of the border's first one, and from pixel to pixel.
         let position = |[x, y, one]: [f64; 3]| {
-            let start = x * (0.5 - half) + y * from_middle + one * half + half - 0.5;
-            (fixed(start), fixed(x))
+            let start = x * (0.5 - half) + y * from_middle + (one + 1.0) * half - 0.5;
+            (fixed(start + BORDER as f64), fixed(x))
         };
         let (mut source_x, step_x) = position(self.x);
         let (mut source_y, step_y) = position(self.y);
-        let last = size as i64 - 1;
+        let stride = canvas.size + 2 * BORDER;
+        // Further out there is but border.
+        let last = stride as i64 - 2;
         for output in row {
-            let (column, line) = (source_x >> FIXED_BITS, source_y >> FIXED_BITS);
-            let (right, below) = (fraction(source_x), fraction(source_y));
-            let corners = if (0..last).contains(&column) && (0..last).contains(&line) {
-                let first = line as usize * size + column as usize;
-                let (upper, lower) = (&picture[first..][..2], &picture[first + size..][..2]);
-                [upper[0], upper[1], lower[0], lower[1]]
-            } else {
-                [(0, 0), (1, 0), (0, 1), (1, 1)].map(|(across, down)| {
-                    let (column, line) = (column + across, line + down);
-                    if (0..=last).contains(&column) && (0..=last).contains(&line) {
-                        picture[line as usize * size + column as usize]
-                    } else {
-                        outside
-                    }
-                })
-            };
-            let weights = [
-                (256 - right) * (256 - below),
-                right * (256 - below),
-                (256 - right) * below,
-                right * below,
-            ];
-            for (channel, value) in output.iter_mut().enumerate() {
-                let sum: u32 = corners
-                    .iter()
-                    .zip(weights)
-                    .map(|(corner, weight)| u32::from(corner[channel]) * weight)
-                    .sum();
-                *value = ((sum + (1 << 15)) >> 16) as u8;
-            }
-            source_x += step_x;
-            source_y += step_y;
+            let column = (source_x >> FIXED_BITS).clamp(0, last) as usize;
+            let line = (source_y >> FIXED_BITS).clamp(0, last) as usize;
+            let first = line.wrapping_mul(stride).wrapping_add(column);
+            let pixels = &canvas.pixels[first..][..stride + 2];
+            let right = fraction(source_x);
+            let upper = between(pixels[0], pixels[1], right);
+            let lower = between(pixels[stride], pixels[stride + 1], right);
+            let [red, _, green, _, blue, ..] =
+                between(upper, lower, fraction(source_y)).to_le_bytes();
+            *output = [red, green, blue];
+            source_x = source_x.wrapping_add(step_x);
+            source_y = source_y.wrapping_add(step_y);
         }
     }
+}
+
+/// A square picture with a border all around, as [`Warp::row`] reads it.
+pub(super) struct Canvas {
+    /// Red, green and blue of each pixel, border included, 16 bits each.
+    pixels: Vec<u64>,
+    /// Pixels along a side, border left out.
+    size: usize,
+}
+
+/// Pixels of the border: so many that two beside each other may both be outside.
+const BORDER: usize = 2;
+
+impl Canvas {
+    /// Of a picture of `size` x `size` pixels and the colour of what is outside.
+    pub(super) fn new(picture: &[[u8; 3]], size: usize, outside: [u8; 3]) -> Self {
+        let stride = size + 2 * BORDER;
+        let mut pixels = vec![spread(outside); stride * stride];
+        let rows = pixels.chunks_exact_mut(stride).skip(BORDER);
+        for (row, source) in rows.zip(picture.chunks_exact(size)) {
+            for (pixel, source) in row[BORDER..].iter_mut().zip(source) {
+                *pixel = spread(*source);
+            }
+        }
+        Self { pixels, size }
+    }
+}
+
+fn spread([red, green, blue]: [u8; 3]) -> u64 {
+    u64::from(red) | u64::from(green) << 16 | u64::from(blue) << 32
+}
+
+/// Two pixels, `share` 256ths of the second and the rest of the first, each channel rounded.
+#[inline(always)]
+fn between(first: u64, second: u64, share: u64) -> u64 {
+    const HALF: u64 = 0x0080_0080_0080;
+    const LOWER: u64 = 0x00ff_00ff_00ff;
+    // No channel reaches beyond its 16 bits: 255 * 256 + 128 is less than 2^16.
+    let sum = first
+        .wrapping_mul(256_u64.wrapping_sub(share))
+        .wrapping_add(second.wrapping_mul(share))
+        .wrapping_add(HALF);
+    (sum >> 8) & LOWER
 }
 
 /// Bits after the point of a position.
@@ -185,8 +203,9 @@ fn fixed(position: f64) -> i64 {
 }
 
 /// What of a position is behind the point, in 256ths.
-fn fraction(position: i64) -> u32 {
-    ((position >> (FIXED_BITS - 8)) & 255) as u32
+#[inline(always)]
+fn fraction(position: i64) -> u64 {
+    (position >> (FIXED_BITS - 8)) as u64 & 255
 }
 
 #[cfg(test)]
@@ -238,9 +257,10 @@ mod tests {
     }
 
     fn warped(warp: Warp, picture: &[[u8; 3]], size: usize) -> Vec<[u8; 3]> {
+        let canvas = Canvas::new(picture, size, [9; 3]);
         let mut result = vec![[0; 3]; size * size];
         for (y, row) in result.chunks_exact_mut(size).enumerate() {
-            warp.row(picture, size, y, [9; 3], row);
+            warp.row(&canvas, y, row);
         }
         result
     }
@@ -274,6 +294,24 @@ mod tests {
                 }
             }
         }
+        // Halfway between each pixel and the one to its right, or the outside.
+        let halfway = warped(Warp::translation(0.5 / 8.0, 0.0), &picture, size);
+        for (index, found) in halfway.iter().enumerate() {
+            for (channel, found) in found.iter().enumerate() {
+                let right = match index % size {
+                    7 => 9,
+                    _ => u32::from(picture[index + 1][channel]),
+                };
+                let mean = (u32::from(picture[index][channel]) + right).div_ceil(2);
+                assert_eq!(u32::from(*found), mean);
+            }
+        }
+        let far = Warp::translation(3.0, -40.0);
+        assert!(
+            warped(far, &picture, size)
+                .iter()
+                .all(|pixel| *pixel == [9; 3])
+        );
         let there_and_back = Warp::shear(0.2, 0.0).then(Warp::shear(-0.2, 0.0));
         assert_eq!(there_and_back, Warp::IDENTITY);
         let order = Warp::rotation(90.0).then(Warp::translation(0.5, 0.0));

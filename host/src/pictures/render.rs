@@ -7,6 +7,7 @@ use pulp::Arch;
 
 use super::change::Change;
 use super::colour::Colours;
+use super::geometry::Canvas;
 use super::random::Random;
 
 /// Mean and standard deviation of each channel (red, green, blue), in pixel units.
@@ -29,30 +30,21 @@ impl Normalisation {
 
     /// Pixels as values of three planes, their colours changed before.
     #[inline(always)]
-    fn row(&self, pixels: &[[u8; 3]], colours: Option<&Colours>, planes: [&mut [f32]; 3]) {
+    fn row(&self, pixels: &[[u8; 3]], colours: Option<Colours>, planes: [&mut [f32]; 3]) {
         let [red, green, blue] = planes;
-        let outputs = red.iter_mut().zip(green).zip(blue);
-        match colours {
-            None => {
-                for (((red, green), blue), pixel) in outputs.zip(pixels) {
-                    let [r, g, b] = pixel.map(f32::from);
-                    *red = (r - self.mean[0]) / self.std[0];
-                    *green = (g - self.mean[1]) / self.std[1];
-                    *blue = (b - self.mean[2]) / self.std[2];
-                }
+        let outputs = red.iter_mut().zip(&mut *green).zip(&mut *blue);
+        for (((red, green), blue), pixel) in outputs.zip(pixels) {
+            [*red, *green, *blue] = pixel.map(f32::from);
+        }
+        if let Some(colours) = colours {
+            let values = red.iter_mut().zip(&mut *green).zip(&mut *blue);
+            for ((red, green), blue) in values {
+                [*red, *green, *blue] = colours.of([*red, *green, *blue]);
             }
-            Some(Colours(factors)) => {
-                for (((red, green), blue), pixel) in outputs.zip(pixels) {
-                    let [r, g, b] = pixel.map(f32::from);
-                    let changed = |channel: usize| {
-                        let factors = &factors[channel];
-                        let sum = factors[0] * r + factors[1] * g + factors[2] * b + factors[3];
-                        (sum.clamp(0.0, 255.0) - self.mean[channel]) / self.std[channel]
-                    };
-                    *red = changed(0);
-                    *green = changed(1);
-                    *blue = changed(2);
-                }
+        }
+        for ((plane, mean), std) in [red, green, blue].into_iter().zip(self.mean).zip(self.std) {
+            for value in plane {
+                *value = (*value - mean) / std;
             }
         }
     }
@@ -83,8 +75,11 @@ pub(super) fn render(
     for tones in &change.tones {
         tones.apply(&mut picture.data);
     }
-    let (pixels, _) = picture.data.as_chunks::<3>();
-    let outside = normalisation.mean_colour();
+    let (pixels, _) = picture.data.as_chunks();
+    let warp = change.warp.map(|warp| {
+        let canvas = Canvas::new(pixels, size, normalisation.mean_colour());
+        (warp, canvas)
+    });
     let mut line = vec![[0; 3]; size];
     Arch::new().dispatch(|| {
         let (red, rest) = planes.split_at_mut(size * size);
@@ -94,14 +89,14 @@ pub(super) fn render(
             .zip(green.chunks_exact_mut(size))
             .zip(blue.chunks_exact_mut(size));
         for (y, ((red, green), blue)) in rows.enumerate() {
-            match change.warp {
+            match &warp {
                 None => line.copy_from_slice(&pixels[y * size..][..size]),
-                Some(warp) => warp.row(pixels, size, y, outside, &mut line),
+                Some((warp, canvas)) => warp.row(canvas, y, &mut line),
             }
             if change.mirror {
                 line.reverse();
             }
-            normalisation.row(&line, change.colours.as_ref(), [red, green, blue]);
+            normalisation.row(&line, change.colours, [red, green, blue]);
         }
     });
     if let Some(window) = change.erased {
