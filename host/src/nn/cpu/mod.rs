@@ -4,13 +4,16 @@
 //! value is one chain of fused multiply-adds in a fixed order, so that results are the same to the bit for every
 //! instruction set, thread count and batch.
 
+pub(super) mod add;
 mod channels;
 pub(super) mod dense;
 pub(super) mod depthwise;
+mod gate;
 pub(super) mod matrix;
 #[cfg(test)]
 pub(super) mod plain;
 pub(super) mod pointwise;
+pub(super) mod pool;
 pub(super) mod training;
 
 use candle_core::{CpuStorage, Layout, Result, bail};
@@ -179,6 +182,20 @@ impl<'a> Epilogue<'a> {
 }
 
 impl<S: Simd> Finish<S> {
+    /// [`Finish::apply`] to each of `values`; `output` is as long.
+    #[inline(always)]
+    fn row(self, values: &[f32], output: &mut [f32]) {
+        let (vectors, rest) = S::as_simd_f32s(values);
+        let (outputs, output_rest) = S::as_mut_simd_f32s(output);
+        for (output, &vector) in outputs.iter_mut().zip(vectors) {
+            *output = self.apply(vector);
+        }
+        if !rest.is_empty() {
+            let value = self.apply(self.simd.partial_load_f32s(rest));
+            self.simd.partial_store_f32s(output_rest, value);
+        }
+    }
+
     /// The bound comes first in both comparisons: x86 then lets a NaN through instead of hiding it.
     #[inline(always)]
     fn apply(self, sum: S::f32s) -> S::f32s {

@@ -8,8 +8,9 @@ use candle_core::{Result, bail};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::super::training::{InputGradient, OutputGradient, Stored, Sums};
-use super::super::{Epilogue, Geometry, channels};
+use super::super::gate::{self, GradientPart};
+use super::super::training::{InputGradient, OutputGradient, Stored};
+use super::super::{Geometry, channels};
 use super::strip::{Place, Strip, gather_row, load, spread_row};
 
 /// Rows of a phase that are computed at once.
@@ -45,12 +46,8 @@ pub(in crate::nn) fn backward(
     {
         bail!("a depthwise convolution's weight gradient does not fit its weight");
     }
-    if input_gradient.as_ref().is_some_and(|gradient| {
-        gradient.gradient.len() != input.values.len()
-            || gradient.sums.len() != channels
-            || gradient.pivot.len() != channels
-    }) {
-        bail!("a depthwise convolution's input gradient does not fit its input");
+    if let Some(gradient) = &input_gradient {
+        gate::check(gradient, input.values.len(), channels)?;
     }
     let run = match (geometry.kernel.height, geometry.stride) {
         (3, 1) => run::<3, 1>,
@@ -106,19 +103,9 @@ fn run<const KERNEL: usize, const STRIDE: usize>(
         }
     }
     if let Some(gradient) = input_gradient {
-        let parts = channels::split(
-            gradient.gradient,
-            geometry.input_channels,
-            geometry.input.area(),
-        );
-        let sums = gradient.sums.chunks_mut(per_task);
-        for ((task, planes), sums) in tasks.iter_mut().zip(parts).zip(sums) {
-            task.input_gradient = Some(TaskInputGradient {
-                planes,
-                add: gradient.add,
-                sums,
-                pivot: gradient.pivot,
-            });
+        let parts = gate::split(gradient, geometry.input_channels, geometry.input.area());
+        for (task, part) in tasks.iter_mut().zip(parts) {
+            task.input_gradient = Some(part);
         }
     }
     tasks.into_par_iter().for_each_init(
@@ -126,13 +113,14 @@ fn run<const KERNEL: usize, const STRIDE: usize>(
             output_gradient: vec![0.0; rows * strip.width],
             values: vec![0.0; STRIDE * STRIDE * ROWS * strip.width],
             input_gradient: vec![0.0; STRIDE * STRIDE * ROWS * strip.width],
-            line: vec![0.0; geometry.input.width + 2],
+            input_row: vec![0.0; geometry.input.width + 2],
+            gradient_row: vec![0.0; geometry.input.width + 2],
         },
         |scratch, task| Arch::new().dispatch(TaskWithScratch { task, scratch }),
     );
 }
 
-/// Buffers of one thread. What lies between and around planes stays zero in the first two.
+/// Buffers of one thread. What lies between and around planes stays zero in what is read.
 struct Scratch {
     /// `[rows, width]`, each plane with zeros around.
     output_gradient: Vec<f32>,
@@ -140,8 +128,10 @@ struct Scratch {
     values: Vec<f32>,
     /// `[phases, ROWS, width]`.
     input_gradient: Vec<f32>,
-    /// An input row.
-    line: Vec<f32>,
+    /// A row of the input, with zeros around.
+    input_row: Vec<f32>,
+    /// A row of the input's gradient.
+    gradient_row: Vec<f32>,
 }
 
 /// Some channels of every image.
@@ -153,18 +143,7 @@ struct Task<'a, const KERNEL: usize, const STRIDE: usize> {
     strip: Strip,
     channels: std::ops::Range<usize>,
     weight_gradient: Option<&'a mut [f32]>,
-    input_gradient: Option<TaskInputGradient<'a>>,
-}
-
-/// A task's part of an [`InputGradient`].
-struct TaskInputGradient<'a> {
-    /// `[n][channels of the task, h, w]`.
-    planes: Vec<&'a mut [f32]>,
-    add: bool,
-    /// Of the channels of the task.
-    sums: &'a mut [Sums],
-    /// Of all channels.
-    pivot: &'a [f32],
+    input_gradient: Option<GradientPart<'a>>,
 }
 
 struct TaskWithScratch<'a, 'b, const KERNEL: usize, const STRIDE: usize> {
@@ -195,7 +174,6 @@ impl<const KERNEL: usize, const STRIDE: usize> WithSimd
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let TaskWithScratch { mut task, scratch } = self;
-        let taps = (KERNEL - 1) / STRIDE + 1;
         for (index, channel) in task.channels.clone().enumerate() {
             let weight = &task.weight[channel * KERNEL * KERNEL..][..KERNEL * KERNEL];
             let mut weights: Taps<S, KERNEL> = [[[simd.splat_f32s(0.0); KERNEL]; KERNEL]; 4];
@@ -245,7 +223,10 @@ impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
             scratch.values.fill(0.0);
         }
         let mut tap_sums: Taps<S, KERNEL> = [[[simd.splat_f32s(0.0); KERNEL]; KERNEL]; 4];
-        let mut input_sums = [simd.splat_f32s(0.0); 2];
+        let mut gate = self
+            .input_gradient
+            .as_ref()
+            .map(|part| part.gate(simd, &self.input, channel));
         let mut gradient_rows = 0;
         let mut first = padding.top / STRIDE;
         let end = (padding.top + input.height).div_ceil(STRIDE);
@@ -267,7 +248,7 @@ impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
                     self.visit::<S, 1>(simd, scratch, weights, phase, first, columns, sums);
                 }
             }
-            if let Some(gradient) = &mut self.input_gradient {
+            if let (Some(part), Some(gate)) = (&mut self.input_gradient, &mut gate) {
                 for line in first * STRIDE..(first + rows) * STRIDE {
                     let Some(y) = line.checked_sub(padding.top).filter(|&y| y < input.height)
                     else {
@@ -283,32 +264,24 @@ impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
                         };
                         let Scratch {
                             input_gradient,
-                            line,
+                            gradient_row,
                             ..
                         } = &mut *scratch;
-                        let row = gather_row::<STRIDE>(input.width, input_gradient, place, line);
+                        let row =
+                            gather_row::<STRIDE>(input.width, input_gradient, place, gradient_row);
                         let plane = (first_image + image) * self.geometry.input_channels + channel;
                         let values = &self.input.values[plane * input.area() + y * input.width..]
                             [..input.width];
-                        let output = &mut gradient.planes[first_image + image]
+                        let output = &mut part.planes[first_image + image]
                             [index * input.area() + y * input.width..][..input.width];
-                        input_sums = finish_row(
-                            simd,
-                            row,
-                            values,
-                            output,
-                            gradient.add,
-                            gradient.pivot[channel],
-                            input_sums,
-                        );
+                        gate.pass(row, values, output);
                     }
                 }
             }
             first += rows;
         }
-        if let Some(gradient) = &mut self.input_gradient {
-            gradient.sums[index].first += f64::from(simd.reduce_sum_f32s(input_sums[0]));
-            gradient.sums[index].second += f64::from(simd.reduce_sum_f32s(input_sums[1]));
+        if let (Some(part), Some(gate)) = (&mut self.input_gradient, gate) {
+            part.close(index, gate);
         }
         tap_sums
     }
@@ -379,13 +352,7 @@ impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
             }
             return;
         };
-        let read = Epilogue {
-            scale: self.input.scale,
-            shift: self.input.shift,
-            low: self.input.low,
-            high: self.input.high,
-        }
-        .channel(simd, channel);
+        let read = gate::read(simd, &self.input, channel);
         for image in 0..images {
             let plane = (first_image + image) * self.geometry.input_channels + channel;
             let row = &self.input.values[plane * input.area() + y * input.width..][..input.width];
@@ -394,8 +361,10 @@ impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
                 phase_len,
                 left: padding.left,
             };
-            let Scratch { values, line, .. } = &mut *scratch;
-            spread_row::<S, STRIDE>(simd, read, row, values, place, line);
+            let Scratch {
+                values, input_row, ..
+            } = &mut *scratch;
+            spread_row::<S, STRIDE>(read, row, values, place, input_row);
         }
     }
 
@@ -414,8 +383,6 @@ impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
     ) {
         let taps = (KERNEL - 1) / STRIDE + 1;
         let width = self.strip.width;
-        let low = simd.splat_f32s(self.input.low);
-        let high = simd.splat_f32s(self.input.high);
         let zero = simd.splat_f32s(0.0);
         let gradients = &scratch.output_gradient[first * width..];
         let values = &scratch.values[phase * ROWS * width..][..ROWS * width];
@@ -442,54 +409,11 @@ impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
                 }
             }
             for row in 0..TILE {
-                let passes = simd.and_m32s(
-                    simd.greater_than_f32s(inputs[row], low),
-                    simd.less_than_f32s(inputs[row], high),
-                );
                 let (vector, _) =
                     S::as_mut_simd_f32s(&mut results[row * width + column..][..S::F32_LANES]);
-                vector[0] = simd.select_f32s(passes, totals[row], zero);
+                vector[0] = totals[row];
             }
         }
         *tap_sums = sums;
     }
-}
-
-/// Writes or adds a row of the gradient, and adds to its two sums.
-#[inline(always)]
-fn finish_row<S: Simd>(
-    simd: S,
-    gradients: &[f32],
-    values: &[f32],
-    output: &mut [f32],
-    add: bool,
-    pivot: f32,
-    [mut first, mut second]: [S::f32s; 2],
-) -> [S::f32s; 2] {
-    let pivot = simd.splat_f32s(pivot);
-    let (gradients, gradient_rest) = S::as_simd_f32s(gradients);
-    let (values, value_rest) = S::as_simd_f32s(values);
-    let (outputs, output_rest) = S::as_mut_simd_f32s(output);
-    for ((output, &gradient), &value) in outputs.iter_mut().zip(gradients).zip(values) {
-        first = simd.add_f32s(first, gradient);
-        second = simd.mul_add_f32s(gradient, simd.sub_f32s(value, pivot), second);
-        *output = if add {
-            simd.add_f32s(*output, gradient)
-        } else {
-            gradient
-        };
-    }
-    if !gradient_rest.is_empty() {
-        let gradient = simd.partial_load_f32s(gradient_rest);
-        let value = simd.partial_load_f32s(value_rest);
-        first = simd.add_f32s(first, gradient);
-        second = simd.mul_add_f32s(gradient, simd.sub_f32s(value, pivot), second);
-        let sum = if add {
-            simd.add_f32s(simd.partial_load_f32s(output_rest), gradient)
-        } else {
-            gradient
-        };
-        simd.partial_store_f32s(output_rest, sum);
-    }
-    [first, second]
 }

@@ -5,7 +5,7 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::super::training::{Output, Stored, Sums};
-use super::super::{Epilogue, Geometry, channels};
+use super::super::{Geometry, channels, gate};
 use super::strip::{Place, Strip, load, spread_row};
 
 /// Rows of outputs that are summed at once.
@@ -83,7 +83,7 @@ fn run<const KERNEL: usize, const STRIDE: usize>(
 struct Scratch {
     /// `[phases, rows, width]`.
     padded: Vec<f32>,
-    /// An input row.
+    /// An input row, with zeros around.
     line: Vec<f32>,
     /// `[ROWS, width]`: outputs, a few columns too many between planes.
     tile: Vec<f32>,
@@ -191,13 +191,7 @@ impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
         y: usize,
     ) {
         let Geometry { input, padding, .. } = *self.geometry;
-        let read = Epilogue {
-            scale: self.input.scale,
-            shift: self.input.shift,
-            low: self.input.low,
-            high: self.input.high,
-        }
-        .channel(simd, channel);
+        let read = gate::read(simd, &self.input, channel);
         let line = y + padding.top;
         let first = line % STRIDE * STRIDE * self.phase_len + line / STRIDE * self.strip.width;
         for image in 0..images {
@@ -209,7 +203,7 @@ impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
                 left: padding.left,
             };
             let Scratch { padded, line, .. } = &mut *self.scratch;
-            spread_row::<S, STRIDE>(simd, read, row, padded, place, line);
+            spread_row::<S, STRIDE>(read, row, padded, place, line);
         }
     }
 

@@ -54,10 +54,9 @@ pub(super) struct Place {
     pub(super) left: usize,
 }
 
-/// Writes a plane's row, as read, to its place in `phases`.
+/// Writes a plane's row, as read, to its place in `phases`. What `line` holds before and behind the row goes there too.
 #[inline(always)]
 pub(super) fn spread_row<S: Simd, const STRIDE: usize>(
-    simd: S,
     read: Finish<S>,
     row: &[f32],
     phases: &mut [f32],
@@ -65,17 +64,11 @@ pub(super) fn spread_row<S: Simd, const STRIDE: usize>(
     line: &mut [f32],
 ) {
     if STRIDE == 1 {
-        read_row(
-            simd,
-            read,
-            row,
-            &mut phases[place.first + place.left..][..row.len()],
-        );
+        read.row(row, &mut phases[place.first + place.left..][..row.len()]);
         return;
     }
     let odd = place.left % STRIDE;
-    read_row(simd, read, row, &mut line[odd..][..row.len()]);
-    line[odd + row.len()] = 0.0;
+    read.row(row, &mut line[odd..][..row.len()]);
     let pairs = (odd + row.len()).div_ceil(2);
     let (pairs, _) = line[..2 * pairs].as_chunks::<2>();
     let (evens, odds) = phases[place.first..].split_at_mut(place.phase_len);
@@ -107,18 +100,6 @@ pub(super) fn gather_row<'a, const STRIDE: usize>(
         *pair = [even, odd];
     }
     &line[odd..][..width]
-}
-
-#[inline(always)]
-fn read_row<S: Simd>(simd: S, read: Finish<S>, row: &[f32], output: &mut [f32]) {
-    let (vectors, rest) = S::as_simd_f32s(row);
-    let (outputs, output_rest) = S::as_mut_simd_f32s(output);
-    for (output, &vector) in outputs.iter_mut().zip(vectors) {
-        *output = read.apply(vector);
-    }
-    if !rest.is_empty() {
-        simd.partial_store_f32s(output_rest, read.apply(simd.partial_load_f32s(rest)));
-    }
 }
 
 /// The vector at the beginning of `values`.
