@@ -174,7 +174,6 @@ impl<const KERNEL: usize, const STRIDE: usize> WithSimd
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let TaskWithScratch { mut task, scratch } = self;
-        let taps = (KERNEL - 1) / STRIDE + 1;
         for (index, channel) in task.channels.clone().enumerate() {
             let weight = &task.weight[channel * KERNEL * KERNEL..][..KERNEL * KERNEL];
             let mut weights: Taps<S, KERNEL> = [[[simd.splat_f32s(0.0); KERNEL]; KERNEL]; 4];
