@@ -285,8 +285,9 @@ pub(super) fn multiply<T: Source, F: Finish>(
     output: &mut [f32],
     area: usize,
 ) -> Vec<Sums> {
-    const SMALLEST: usize = 64;
     const TASKS: usize = 16;
+    // Every group of rows fills its own panels, which a window makes dear.
+    let fewest_rows = if columns.window.is_some() { 128 } else { 64 };
     let tiles = Tiles::new(weight);
     let image_len = tiles.rows * area;
     let mut totals = vec![Sums::default(); tiles.rows];
@@ -299,7 +300,7 @@ pub(super) fn multiply<T: Source, F: Finish>(
     let rows_per_task = tiles
         .rows
         .div_ceil(TASKS.div_ceil(groups))
-        .max(SMALLEST)
+        .max(fewest_rows)
         .next_multiple_of(tiles.rows_per_tile);
     let row_groups = tiles.rows.div_ceil(rows_per_task);
 
