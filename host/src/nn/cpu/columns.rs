@@ -17,8 +17,44 @@ pub(super) trait Source: Sync {
 
     fn channel<S: Simd>(&self, simd: S, channel: usize) -> Self::Channel<S>;
 
-    /// The vector of values that begins at `offset`; lanes beyond the end are of no meaning.
-    fn read<S: Simd>(&self, simd: S, channel: Self::Channel<S>, offset: usize) -> S::f32s;
+    /// Writes `len` values of a channel, from `offset` on, to the beginning of `target`; the last vector may bring more
+    /// values, of no meaning.
+    fn write<S: Simd>(
+        &self,
+        simd: S,
+        channel: Self::Channel<S>,
+        offset: usize,
+        len: usize,
+        target: &mut [f32],
+    );
+}
+
+/// Writes `compute` of `len` values of each of `sources` to the beginning of `target`, the last vector as a whole.
+#[inline(always)]
+fn write_vectors<S: Simd, const SOURCES: usize>(
+    simd: S,
+    sources: [&[f32]; SOURCES],
+    offset: usize,
+    len: usize,
+    target: &mut [f32],
+    compute: impl Fn([S::f32s; SOURCES]) -> S::f32s,
+) {
+    let whole = len.next_multiple_of(S::F32_LANES);
+    let inside = sources
+        .iter()
+        .all(|source| source.len() >= whole && source.len() - whole >= offset);
+    if inside && target.len() >= whole {
+        let sources = sources.map(|source| S::as_simd_f32s(&source[offset..][..whole]).0);
+        let (target, _) = S::as_mut_simd_f32s(&mut target[..whole]);
+        for (index, target) in target.iter_mut().enumerate() {
+            *target = compute(sources.map(|source| source[index]));
+        }
+        return;
+    }
+    for done in (0..len).step_by(S::F32_LANES) {
+        let vector = compute(sources.map(|source| load(simd, source, offset + done)));
+        store(simd, target, done, vector);
+    }
 }
 
 /// The vector that begins at `offset`, zeros beyond the end.
@@ -59,10 +95,18 @@ impl Source for Stored<'_> {
     }
 
     #[inline(always)]
-    fn read<S: Simd>(&self, simd: S, channel: Affine<S>, offset: usize) -> S::f32s {
-        let Affine(scale, shift, low, high) = channel;
-        let value = simd.mul_add_f32s(load(simd, self.values, offset), scale, shift);
-        simd.min_f32s(high, simd.max_f32s(low, value))
+    fn write<S: Simd>(
+        &self,
+        simd: S,
+        Affine(scale, shift, low, high): Affine<S>,
+        offset: usize,
+        len: usize,
+        target: &mut [f32],
+    ) {
+        write_vectors(simd, [self.values], offset, len, target, |[value]| {
+            let value = simd.mul_add_f32s(value, scale, shift);
+            simd.min_f32s(high, simd.max_f32s(low, value))
+        });
     }
 }
 
@@ -83,10 +127,19 @@ impl Source for OutputGradient<'_> {
     }
 
     #[inline(always)]
-    fn read<S: Simd>(&self, simd: S, channel: Factors<S>, offset: usize) -> S::f32s {
-        let Factors(by_gradient, by_value, constant) = channel;
-        let rest = simd.mul_add_f32s(load(simd, self.values, offset), by_value, constant);
-        simd.mul_add_f32s(load(simd, self.gradient, offset), by_gradient, rest)
+    fn write<S: Simd>(
+        &self,
+        simd: S,
+        Factors(by_gradient, by_value, constant): Factors<S>,
+        offset: usize,
+        len: usize,
+        target: &mut [f32],
+    ) {
+        let sources = [self.gradient, self.values];
+        write_vectors(simd, sources, offset, len, target, |[gradient, value]| {
+            let rest = simd.mul_add_f32s(value, by_value, constant);
+            simd.mul_add_f32s(gradient, by_gradient, rest)
+        });
     }
 }
 
@@ -100,8 +153,8 @@ impl Source for Strip<'_> {
     fn channel<S: Simd>(&self, _simd: S, _channel: usize) {}
 
     #[inline(always)]
-    fn read<S: Simd>(&self, simd: S, (): (), offset: usize) -> S::f32s {
-        load(simd, self.0, offset)
+    fn write<S: Simd>(&self, simd: S, (): (), offset: usize, len: usize, target: &mut [f32]) {
+        write_vectors(simd, [self.0], offset, len, target, |[value]| value);
     }
 }
 
@@ -313,12 +366,8 @@ impl<T: Source> Columns<T> {
                     let inside = if y.is_some() { inside } else { 0 };
                     let from = plane + y.unwrap_or(0) * self.plane.width + skipped;
                     target[at..at + before].fill(0.0);
-                    let mut x = 0;
-                    while x < inside {
-                        let values = self.source.read(simd, affine, from + x);
-                        store(simd, target, at + before + x, values);
-                        x += S::F32_LANES;
-                    }
+                    let target_line = &mut target[at + before..];
+                    self.source.write(simd, affine, from, inside, target_line);
                     target[at + before + inside..at + pitch].fill(0.0);
                     if window.stride > 1 {
                         let phases = strip[to..to + pitch].chunks_exact_mut(window.phase_width());
@@ -360,6 +409,7 @@ impl<T: Source> Columns<T> {
         }
         Block {
             columns: self,
+            first_channel: channels.start,
             channels,
             strip,
             runs,
@@ -372,6 +422,8 @@ impl<T: Source> Columns<T> {
 pub(super) struct Block<'a, T> {
     columns: &'a Columns<T>,
     channels: Range<usize>,
+    /// Of the runs.
+    first_channel: usize,
     strip: &'a [f32],
     runs: &'a [Run],
     plane: usize,
@@ -387,6 +439,11 @@ pub(super) trait Rows {
 }
 
 impl<T: Source> Block<'_, T> {
+    /// Fewer of its channels.
+    pub(super) fn channels(self, channels: Range<usize>) -> Self {
+        Block { channels, ..self }
+    }
+
     /// Writes all rows.
     #[inline(always)]
     pub(super) fn write<S: Simd>(&self, simd: S, rows: &mut impl Rows) {
@@ -399,18 +456,15 @@ impl<T: Source> Block<'_, T> {
     #[inline(always)]
     fn write_from<S: Simd>(&self, simd: S, source: &impl Source, rows: &mut impl Rows) {
         let mut row = 0;
-        for (index, channel) in self.channels.clone().enumerate() {
+        for channel in self.channels.clone() {
+            let index = channel - self.first_channel;
             let shared = source.channel(simd, channel);
             for tap in &self.columns.taps {
                 let base = index * self.plane + tap;
                 let target = rows.row(row);
                 for run in self.runs {
-                    let mut done = 0;
-                    while done < run.len {
-                        let values = source.read(simd, shared, base + run.offset + done);
-                        store(simd, target, run.column + done, values);
-                        done += S::F32_LANES;
-                    }
+                    let target = &mut target[run.column..];
+                    source.write(simd, shared, base + run.offset, run.len, target);
                 }
                 rows.written::<S>(row);
                 row += 1;

@@ -14,7 +14,9 @@ const TASKS: usize = 16;
 /// Columns of a block, at most.
 const BLOCK_COLUMNS: usize = 1024;
 /// Rows of a block of either matrix, at most.
-const BLOCK_ROWS: usize = 128;
+const BLOCK_ROWS: usize = 192;
+/// Blocks of the right-hand matrix that share one of the left-hand one, at most.
+const RIGHT_BLOCKS: usize = 6;
 
 /// How the work is divided, by the shape alone: each of `parts` of the images has its own sums of each block of rows.
 struct Division {
@@ -27,6 +29,30 @@ struct Division {
     right_blocks: usize,
 }
 
+impl Division {
+    fn new<L: Source, R: Source>(left: &Columns<L>, right: &Columns<R>, images: usize) -> Division {
+        let most_parts = (images * left.per_image() / BLOCK_COLUMNS).clamp(1, images.max(1));
+        let left_blocks = left.channels.div_ceil(BLOCK_ROWS).max(1);
+        let smallest = (BLOCK_ROWS / right.taps().max(1)).max(1);
+        let right_channels = right
+            .channels
+            .div_ceil(TASKS.div_ceil(left_blocks * most_parts))
+            .clamp(smallest, smallest * RIGHT_BLOCKS);
+        let right_blocks = right.channels.div_ceil(right_channels).max(1);
+        let parts = TASKS.div_ceil(left_blocks * right_blocks).min(most_parts);
+        let images_per_part = images.div_ceil(parts).max(1);
+        Division {
+            images,
+            images_per_part,
+            left_rows: left.channels.div_ceil(left_blocks),
+            right_channels: right.channels.div_ceil(right_blocks),
+            parts: images.div_ceil(images_per_part),
+            left_blocks,
+            right_blocks,
+        }
+    }
+}
+
 /// Writes `left * rightᵀ`, `[left rows, right rows]`, to `output`.
 pub(super) fn correlate<L: Source, R: Source>(
     left: &Columns<L>,
@@ -34,22 +60,8 @@ pub(super) fn correlate<L: Source, R: Source>(
     images: usize,
     output: &mut [f32],
 ) {
-    let left_blocks = left.channels.div_ceil(BLOCK_ROWS);
-    let channels_per_block = (BLOCK_ROWS / right.taps()).max(1);
-    let right_blocks = right.channels.div_ceil(channels_per_block);
-    let parts = TASKS
-        .div_ceil((left_blocks * right_blocks).max(1))
-        .min(images.max(1));
-    let images_per_part = images.div_ceil(parts).max(1);
-    let division = Division {
-        images,
-        images_per_part,
-        left_rows: left.channels.div_ceil(left_blocks.max(1)),
-        right_channels: right.channels.div_ceil(right_blocks.max(1)),
-        parts: images.div_ceil(images_per_part),
-        left_blocks,
-        right_blocks,
-    };
+    let division = Division::new(left, right, images);
+    let (left_blocks, right_blocks) = (division.left_blocks, division.right_blocks);
     let right_rows = division.right_channels * right.taps();
     let block_len = division.left_rows * right_rows;
     if block_len == 0 {
@@ -134,7 +146,8 @@ impl<L: Source, R: Source> Block<'_, L, R> {
         if left_channels.is_empty() || right_channels.is_empty() {
             return;
         }
-        let right_rows = right_channels.len() * right.taps();
+        let block_channels = (BLOCK_ROWS / right.taps()).clamp(1, right_channels.len());
+        let block_rows = block_channels * right.taps();
         let per_image = left.per_image();
         let group = (BLOCK_COLUMNS / per_image.max(1)).clamp(1, images.len().max(1));
         let blocks = (group * per_image).div_ceil(BLOCK_COLUMNS).max(1);
@@ -142,7 +155,7 @@ impl<L: Source, R: Source> Block<'_, L, R> {
             .div_ceil(blocks)
             .next_multiple_of(S::F32_LANES);
         let left_len = left_channels.len().next_multiple_of(LEFT) * width;
-        let right_len = right_rows.next_multiple_of(RIGHT) * width;
+        let right_len = block_rows.next_multiple_of(RIGHT) * width;
         let line_len = width + SLACK;
         let strip_len = right.strip_len(group * right_channels.len());
         let mut scratch = Scratch::new(left_len + right_len + line_len + strip_len);
@@ -168,25 +181,36 @@ impl<L: Source, R: Source> Block<'_, L, R> {
                             values: &mut *left_values,
                         },
                     );
-                let channels = right_channels.clone();
-                right
-                    .block(images.clone(), channels, range.clone(), strip, &mut runs)
-                    .write(
+                for first in right_channels.clone().step_by(block_channels) {
+                    let channels = first..right_channels.end.min(first + block_channels);
+                    let rows = channels.len() * right.taps();
+                    let first_row = (channels.start - right_channels.start) * right.taps();
+                    right
+                        .block(
+                            images.clone(),
+                            right_channels.clone(),
+                            range.clone(),
+                            strip,
+                            &mut runs,
+                        )
+                        .channels(channels)
+                        .write(
+                            simd,
+                            &mut Tiles::<RIGHT> {
+                                line: &mut *line,
+                                columns: range.len(),
+                                values: &mut *right_values,
+                            },
+                        );
+                    add_products::<S, LEFT, RIGHT>(
                         simd,
-                        &mut Tiles::<RIGHT> {
-                            line: &mut *line,
-                            columns: range.len(),
-                            values: &mut *right_values,
-                        },
+                        (left_values, left_channels.len()),
+                        (right_values, rows),
+                        vectors,
+                        &mut sums[first_row..],
+                        stride,
                     );
-                add_products::<S, LEFT, RIGHT>(
-                    simd,
-                    (left_values, left_channels.len()),
-                    (right_values, right_rows),
-                    vectors,
-                    sums,
-                    stride,
-                );
+                }
             }
         }
     }

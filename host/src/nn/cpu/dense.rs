@@ -3,7 +3,7 @@
 use super::columns::{self, Lines, Window};
 use super::correlation::correlate;
 use super::matrix::{Columns, PackedWeight};
-use super::product::{self, Mask, Store, Weight};
+use super::product::{self, Mask, Part, Store, Weight};
 use super::training::{InputGradient, Output, OutputGradient, Stored};
 use super::{Epilogue, Geometry, Size};
 
@@ -36,20 +36,23 @@ pub(in crate::nn) fn forward_training(
 ) {
     let taps: Vec<usize> = (0..geometry.kernel.area()).collect();
     let area = geometry.output.area();
-    let sums = product::multiply(
-        &Weight {
+    let part = Part {
+        weight: Weight {
             values: weight,
             rows: geometry.output_channels,
             row: geometry.input_channels * taps.len(),
             channels: geometry.input_channels,
             channel: taps.len(),
-            taps: &taps,
+            taps,
         },
-        &patches(geometry, input),
+        columns: patches(geometry, input),
+        lines: Lines::plane(area),
+    };
+    let sums = product::multiply(
+        &[part],
         &Store {
             pivot: output.pivot,
         },
-        Lines::plane(area),
         output.values,
         area,
     );
@@ -76,18 +79,18 @@ pub(in crate::nn) fn backward(
         correlate(&gradient, &input, geometry.images, weight_gradient);
     }
     if let Some(mut target) = input_gradient {
-        for y in 0..geometry.stride.min(geometry.input.height) {
-            for x in 0..geometry.stride.min(geometry.input.width) {
-                phase_gradient(
-                    geometry,
-                    input,
-                    weight,
-                    output_gradient,
-                    &mut target,
-                    (y, x),
-                );
-            }
-        }
+        let phases = |input: usize| 0..geometry.stride.min(input);
+        let parts: Vec<_> = phases(geometry.input.height)
+            .flat_map(|y| phases(geometry.input.width).map(move |x| (y, x)))
+            .map(|phase| phase_gradient(geometry, weight, output_gradient, phase))
+            .collect();
+        let mask = Mask {
+            input,
+            pivot: target.pivot,
+            add: target.add,
+        };
+        let sums = product::multiply(&parts, &mask, target.gradient, geometry.input.area());
+        product::add_sums(&mut target, &sums);
     }
 }
 
@@ -127,83 +130,60 @@ impl Phase {
 }
 
 /// The gradient of the input's pixels of one phase, row and column modulo stride.
-fn phase_gradient(
+fn phase_gradient<'a>(
     geometry: &Geometry,
-    input: Stored<'_>,
-    weight: &[f32],
-    output_gradient: OutputGradient<'_>,
-    target: &mut InputGradient<'_>,
+    weight: &'a [f32],
+    output_gradient: OutputGradient<'a>,
     (first_y, first_x): (usize, usize),
-) {
+) -> Part<'a, OutputGradient<'a>> {
     let Geometry {
+        input,
         stride,
         padding,
         kernel,
         ..
     } = *geometry;
-    let rows = Phase::new(
-        first_y,
-        stride,
-        padding.top,
-        kernel.height,
-        geometry.input.height,
-    );
-    let lines = Phase::new(
-        first_x,
-        stride,
-        padding.left,
-        kernel.width,
-        geometry.input.width,
-    );
-    let taps: Vec<usize> = rows
-        .taps
-        .iter()
-        .flat_map(|y| lines.taps.iter().map(move |x| y * kernel.width + x))
-        .collect();
+    let rows = Phase::new(first_y, stride, padding.top, kernel.height, input.height);
+    let columns = Phase::new(first_x, stride, padding.left, kernel.width, input.width);
     let window = Window {
         top: rows.before,
-        left: lines.before,
+        left: columns.before,
         stride: 1,
         kernel: Size {
             height: rows.taps.len(),
-            width: lines.taps.len(),
+            width: columns.taps.len(),
         },
         output: Size {
             height: rows.pixels,
-            width: lines.pixels,
+            width: columns.pixels,
         },
     };
-    let sums = product::multiply(
-        &Weight {
+    let taps = rows.taps.iter();
+    Part {
+        weight: Weight {
             values: weight,
             rows: geometry.input_channels,
             row: kernel.area(),
             channels: geometry.output_channels,
             channel: geometry.input_channels * kernel.area(),
-            taps: &taps,
+            taps: taps
+                .flat_map(|y| columns.taps.iter().map(move |x| y * kernel.width + x))
+                .collect(),
         },
-        &columns::Columns::new(
+        columns: columns::Columns::new(
             output_gradient,
             geometry.output_channels,
             geometry.output,
             Some(window),
         ),
-        &Mask {
-            input,
-            pivot: target.pivot,
-            add: target.add,
-        },
-        Lines {
-            length: lines.pixels,
+        lines: Lines {
+            length: columns.pixels,
             count: rows.pixels,
-            pitch: geometry.input.width * stride,
-            first: first_y * geometry.input.width + first_x,
+            pitch: input.width * stride,
+            first: first_y * input.width + first_x,
             step: stride,
         },
-        target.gradient,
-        geometry.input.area(),
-    );
-    product::add_sums(target, &sums);
+    }
 }
 
 /// The matrix of an image's patches (im2col), `[in * kh * kw, h' * w']`, never stored as a whole.

@@ -3,7 +3,7 @@
 use super::columns::{self, Lines};
 use super::correlation::correlate;
 use super::matrix::{Columns, PackedWeight};
-use super::product::{self, Mask, Store, Weight};
+use super::product::{self, Mask, Part, Store, Weight};
 use super::training::{InputGradient, Output, OutputGradient, Stored};
 use super::{Epilogue, Geometry};
 
@@ -35,20 +35,23 @@ pub(in crate::nn) fn forward_training(
     output: Output<'_>,
 ) {
     let area = geometry.output.area();
-    let sums = product::multiply(
-        &Weight {
+    let part = Part {
+        weight: Weight {
             values: weight,
             rows: geometry.output_channels,
             row: geometry.input_channels,
             channels: geometry.input_channels,
             channel: 1,
-            taps: &[0],
+            taps: vec![0],
         },
-        &columns::Columns::new(input, geometry.input_channels, geometry.input, None),
+        columns: columns::Columns::new(input, geometry.input_channels, geometry.input, None),
+        lines: Lines::plane(area),
+    };
+    let sums = product::multiply(
+        &[part],
         &Store {
             pivot: output.pivot,
         },
-        Lines::plane(area),
         output.values,
         area,
     );
@@ -71,22 +74,25 @@ pub(in crate::nn) fn backward(
         correlate(&gradient, &input, geometry.images, weight_gradient);
     }
     if let Some(mut target) = input_gradient {
-        let sums = product::multiply(
-            &Weight {
+        let part = Part {
+            weight: Weight {
                 values: weight,
                 rows: geometry.input_channels,
                 row: 1,
                 channels: geometry.output_channels,
                 channel: geometry.input_channels,
-                taps: &[0],
+                taps: vec![0],
             },
-            &gradient,
+            columns: gradient,
+            lines: Lines::plane(plane.area()),
+        };
+        let sums = product::multiply(
+            &[part],
             &Mask {
                 input,
                 pivot: target.pivot,
                 add: target.add,
             },
-            Lines::plane(plane.area()),
             target.gradient,
             plane.area(),
         );

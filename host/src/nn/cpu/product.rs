@@ -22,7 +22,7 @@ pub(super) struct Weight<'a> {
     pub(super) row: usize,
     pub(super) channels: usize,
     pub(super) channel: usize,
-    pub(super) taps: &'a [usize],
+    pub(super) taps: Vec<usize>,
 }
 
 /// `[tiles, channels * taps, rows per tile]`.
@@ -255,6 +255,9 @@ pub(super) fn add_sums(target: &mut InputGradient<'_>, sums: &[Sums]) {
     }
 }
 
+/// Rows of one unit of parallel work, at least.
+const FEWEST_ROWS: usize = 64;
+
 /// Images whose columns are computed together: as few as fill the vectors but for a fortieth.
 fn images_per_group(images: usize, per_image: usize) -> usize {
     const LANES: usize = 16;
@@ -276,39 +279,48 @@ struct Task<'a> {
     sums: &'a mut [Sums],
 }
 
-/// Weight times columns, to planes `[images, rows, area]`, at the places that `lines` gives; returns the rows' sums.
+/// A product and the pixels of the output that it gives.
+pub(super) struct Part<'a, T> {
+    pub(super) weight: Weight<'a>,
+    pub(super) columns: Columns<T>,
+    pub(super) lines: Lines,
+}
+
+/// Weight times columns, to planes `[images, rows, area]`, part after part for each image; returns the rows' sums.
 pub(super) fn multiply<T: Source, F: Finish>(
-    weight: &Weight<'_>,
-    columns: &Columns<T>,
+    parts: &[Part<'_, T>],
     finish: &F,
-    lines: Lines,
     output: &mut [f32],
     area: usize,
 ) -> Vec<Sums> {
-    const SMALLEST: usize = 64;
-    const TASKS: usize = 16;
-    let tiles = Tiles::new(weight);
-    let image_len = tiles.rows * area;
-    let mut totals = vec![Sums::default(); tiles.rows];
-    if output.is_empty() || lines.per_image() == 0 {
+    let Some(first) = parts.first() else {
+        return Vec::new();
+    };
+    let tiles: Vec<Tiles> = parts.iter().map(|part| Tiles::new(&part.weight)).collect();
+    let (rows, rows_per_tile) = (first.weight.rows, Arch::new().dispatch(RowsPerTile));
+    let image_len = rows * area;
+    let mut totals = vec![Sums::default(); rows];
+    if output.is_empty() {
         return totals;
     }
     let images = output.len() / image_len;
-    let group = images_per_group(images, lines.per_image());
+    let group = images_per_group(images, first.lines.per_image());
     let groups = images.div_ceil(group);
-    let rows_per_task = tiles
-        .rows
-        .div_ceil(TASKS.div_ceil(groups))
-        .max(SMALLEST)
-        .next_multiple_of(tiles.rows_per_tile);
-    let row_groups = tiles.rows.div_ceil(rows_per_task);
+    // A row's sums do not depend on the rows beside it, so these may be divided by the number of threads. Every group of
+    // rows fills its own panels.
+    let wanted = (2 * rayon::current_num_threads()).div_ceil(groups);
+    let rows_per_task = rows
+        .div_ceil(wanted)
+        .max(FEWEST_ROWS)
+        .next_multiple_of(rows_per_tile);
+    let row_groups = rows.div_ceil(rows_per_task);
 
-    let mut sums = vec![Sums::default(); groups * tiles.rows];
+    let mut sums = vec![Sums::default(); groups * rows];
     let mut tasks = Vec::with_capacity(groups * row_groups);
     for ((index, output), sums) in output
         .chunks_mut(group * image_len)
         .enumerate()
-        .zip(sums.chunks_mut(tiles.rows))
+        .zip(sums.chunks_mut(rows))
     {
         let first = tasks.len();
         for (row_group, sums) in sums.chunks_mut(rows_per_task).enumerate() {
@@ -330,15 +342,14 @@ pub(super) fn multiply<T: Source, F: Finish>(
     }
     tasks.into_par_iter().for_each(|task| {
         Arch::new().dispatch(Multiply {
+            parts,
             tiles: &tiles,
-            columns,
             finish,
-            lines,
             area,
             task,
         });
     });
-    for sums in sums.chunks(tiles.rows) {
+    for sums in sums.chunks(rows) {
         for (total, sum) in totals.iter_mut().zip(sums) {
             total.first += sum.first;
             total.second += sum.second;
@@ -348,10 +359,9 @@ pub(super) fn multiply<T: Source, F: Finish>(
 }
 
 struct Multiply<'a, T, F> {
-    tiles: &'a Tiles,
-    columns: &'a Columns<T>,
+    parts: &'a [Part<'a, T>],
+    tiles: &'a [Tiles],
     finish: &'a F,
-    lines: Lines,
     area: usize,
     task: Task<'a>,
 }
@@ -362,91 +372,98 @@ impl<T: Source, F: Finish> WithSimd for Multiply<'_, T, F> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         if S::REGISTER_COUNT >= 32 {
-            run::<S, T, F, 8, 2>(simd, self);
+            self.run::<S, 8, 2>(simd);
         } else {
-            run::<S, T, F, 4, 3>(simd, self);
+            self.run::<S, 4, 3>(simd);
         }
     }
 }
 
-#[inline(always)]
-fn run<S: Simd, T: Source, F: Finish, const ROWS: usize, const VECTORS: usize>(
-    simd: S,
-    job: Multiply<'_, T, F>,
-) {
-    let Multiply {
-        tiles,
-        columns,
-        lines,
-        mut task,
-        finish,
-        area,
-    } = job;
-    let width = VECTORS * S::F32_LANES;
-    let channels = 0..columns.channels;
-    let images = task.images.clone();
-    let rows = task.sums.len();
-    let total = images.len() * lines.per_image();
-    let chunk = (CHUNK_LEN / (tiles.depth * width).max(1)).clamp(1, total.div_ceil(width)) * width;
+impl<T: Source, F: Finish> Multiply<'_, T, F> {
+    #[inline(always)]
+    fn run<S: Simd, const ROWS: usize, const VECTORS: usize>(mut self, simd: S) {
+        let rows = self.task.sums.len();
+        let mut sums = Scratch::new(rows * 2 * S::F32_LANES);
+        sums.fill(0.0);
+        let (sums, _) = S::as_mut_simd_f32s(&mut sums);
+        let (sums, _) = sums.as_chunks_mut::<2>();
+        for (part, tiles) in self.parts.iter().zip(self.tiles) {
+            self.run_part::<S, ROWS, VECTORS>(simd, part, tiles, sums);
+        }
+        for (total, [first, second]) in self.task.sums.iter_mut().zip(sums) {
+            *total = Sums {
+                first: lane_sum::<S>(first),
+                second: lane_sum::<S>(second),
+            };
+        }
+    }
 
-    let panels_len = tiles.depth * chunk;
-    let sums_len = rows.next_multiple_of(ROWS) * 2 * S::F32_LANES;
-    let line_len = chunk + SLACK;
-    let strip_len = columns.strip_len(images.len() * columns.channels);
-    let mut scratch = Scratch::new(panels_len + sums_len + line_len + strip_len);
-    let (values, rest) = scratch.split_at_mut(panels_len);
-    let (sums, rest) = rest.split_at_mut(sums_len);
-    let (line, strip) = rest.split_at_mut(line_len);
-    sums.fill(0.0);
-    let (sums, _) = S::as_mut_simd_f32s(sums);
-    let (sums, _) = sums.as_chunks_mut::<2>();
-    columns.prepare(simd, images.clone(), channels.clone(), strip);
+    #[inline(always)]
+    fn run_part<S: Simd, const ROWS: usize, const VECTORS: usize>(
+        &mut self,
+        simd: S,
+        part: &Part<'_, T>,
+        tiles: &Tiles,
+        sums: &mut [[S::f32s; 2]],
+    ) {
+        let (columns, lines) = (&part.columns, part.lines);
+        let width = VECTORS * S::F32_LANES;
+        let channels = 0..columns.channels;
+        let images = self.task.images.clone();
+        let total = images.len() * lines.per_image();
+        let chunk = (CHUNK_LEN / (tiles.depth * width).max(1))
+            .min(total.div_ceil(width))
+            .max(1)
+            * width;
 
-    let (mut runs, mut places) = (Vec::new(), Vec::new());
-    for first in (0..total).step_by(chunk) {
-        let range = first..total.min(first + chunk);
-        let mut panels = Panels {
-            present: range.len(),
-            depth: tiles.depth,
-            width,
-            line: &mut *line,
-            values: &mut *values,
-        };
-        columns
-            .block(
-                images.clone(),
-                channels.clone(),
-                range.clone(),
-                strip,
-                &mut runs,
-            )
-            .write(simd, &mut panels);
-        for tile_row in (0..rows).step_by(ROWS) {
-            for panel_first in range.clone().step_by(width) {
-                let present = width.min(range.end - panel_first);
-                lines.runs(panel_first..panel_first + present, &mut places);
-                let panel = &values[(panel_first - first) * tiles.depth..];
-                let job = Tile {
-                    tiles,
-                    finish,
-                    lines,
-                    area,
-                    places: &places,
-                    row: tile_row,
-                };
-                if present <= S::F32_LANES {
-                    job.run::<S, ROWS, 1>(simd, panel, &mut task, sums);
-                } else {
-                    job.run::<S, ROWS, VECTORS>(simd, panel, &mut task, sums);
+        let panels_len = tiles.depth * chunk;
+        let line_len = chunk + SLACK;
+        let strip_len = columns.strip_len(images.len() * columns.channels);
+        let mut scratch = Scratch::new(panels_len + line_len + strip_len);
+        let (values, rest) = scratch.split_at_mut(panels_len);
+        let (line, strip) = rest.split_at_mut(line_len);
+        columns.prepare(simd, images.clone(), channels.clone(), strip);
+
+        let (mut runs, mut places) = (Vec::new(), Vec::new());
+        for first in (0..total).step_by(chunk) {
+            let range = first..total.min(first + chunk);
+            let mut panels = Panels {
+                present: range.len(),
+                depth: tiles.depth,
+                width,
+                line: &mut *line,
+                values: &mut *values,
+            };
+            columns
+                .block(
+                    images.clone(),
+                    channels.clone(),
+                    range.clone(),
+                    strip,
+                    &mut runs,
+                )
+                .write(simd, &mut panels);
+            for tile_row in (0..self.task.sums.len()).step_by(ROWS) {
+                for panel_first in range.clone().step_by(width) {
+                    let present = width.min(range.end - panel_first);
+                    lines.runs(panel_first..panel_first + present, &mut places);
+                    let panel = &values[(panel_first - first) * tiles.depth..];
+                    let job = Tile {
+                        tiles,
+                        finish: self.finish,
+                        lines,
+                        area: self.area,
+                        places: &places,
+                        row: tile_row,
+                    };
+                    if present <= S::F32_LANES {
+                        job.run::<S, ROWS, 1>(simd, panel, &mut self.task, sums);
+                    } else {
+                        job.run::<S, ROWS, VECTORS>(simd, panel, &mut self.task, sums);
+                    }
                 }
             }
         }
-    }
-    for (total, [first, second]) in task.sums.iter_mut().zip(sums) {
-        *total = Sums {
-            first: lane_sum::<S>(first),
-            second: lane_sum::<S>(second),
-        };
     }
 }
 
