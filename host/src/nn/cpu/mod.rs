@@ -14,6 +14,7 @@ pub(super) mod matrix;
 pub(super) mod plain;
 pub(super) mod pointwise;
 pub(super) mod pool;
+mod rows;
 pub(super) mod training;
 
 use candle_core::{CpuStorage, Layout, Result, bail};
