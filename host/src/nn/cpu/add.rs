@@ -201,7 +201,7 @@ impl WithSimd for TaskWithScratch<'_, '_> {
                     if let Some(part) = part {
                         let mut gate = part.gate(simd, input, channel);
                         let target = &mut part.planes[image][index * task.area..][..task.area];
-                        gate.pass(masked, &input.values[plane.clone()], target);
+                        gate.pass(masked, &input.values[plane.clone()], target, part.add);
                         part.close(index, gate);
                     }
                 }

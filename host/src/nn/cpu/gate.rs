@@ -10,7 +10,7 @@ use super::{Epilogue, Finish, channels};
 pub(super) struct GradientPart<'a> {
     /// `[n][channels of the part, area]`.
     pub(super) planes: Vec<&'a mut [f32]>,
-    add: bool,
+    pub(super) add: bool,
     /// Of the channels of the part.
     sums: &'a mut [Sums],
     /// Of all channels.
@@ -51,14 +51,7 @@ impl GradientPart<'_> {
     /// The way of channel `channel` of all.
     #[inline(always)]
     pub(super) fn gate<S: Simd>(&self, simd: S, input: &Stored<'_>, channel: usize) -> Gate<S> {
-        Gate {
-            simd,
-            read: read(simd, input, channel),
-            add: self.add,
-            pivot: simd.splat_f32s(self.pivot[channel]),
-            first: simd.splat_f32s(0.0),
-            second: simd.splat_f32s(0.0),
-        }
+        Gate::new(simd, input, channel, self.pivot[channel])
     }
 
     /// Adds a gate's sums to those of the part's channel `index`.
@@ -89,28 +82,57 @@ pub(super) fn read<S: Simd>(simd: S, input: &Stored<'_>, channel: usize) -> Fini
     .channel(simd, channel)
 }
 
+/// As [`read`], value by value.
+#[inline(always)]
+pub(super) fn read_value(input: &Stored<'_>, channel: usize) -> impl Fn(f32) -> f32 + Copy {
+    let (scale, shift) = (input.scale[channel], input.shift[channel]);
+    let (low, high) = (input.low, input.high);
+    // These comparisons are one instruction each, and let a NaN through.
+    move |value| {
+        let value = value.mul_add(scale, shift);
+        let value = if low > value { low } else { value };
+        if high < value { high } else { value }
+    }
+}
+
 /// One channel's way, in vector registers. Its sums are exact enough for a few planes.
 #[derive(Clone, Copy)]
 pub(super) struct Gate<S: Simd> {
     simd: S,
-    read: Finish<S>,
-    add: bool,
+    pub(super) read: Finish<S>,
     pivot: S::f32s,
     first: S::f32s,
     second: S::f32s,
 }
 
 impl<S: Simd> Gate<S> {
-    /// `gradients` of the input as read, at its stored `values`, to `output`; all of one length.
     #[inline(always)]
-    pub(super) fn pass(&mut self, gradients: &[f32], values: &[f32], output: &mut [f32]) {
+    pub(super) fn new(simd: S, input: &Stored<'_>, channel: usize, pivot: f32) -> Gate<S> {
+        Gate {
+            simd,
+            read: read(simd, input, channel),
+            pivot: simd.splat_f32s(pivot),
+            first: simd.splat_f32s(0.0),
+            second: simd.splat_f32s(0.0),
+        }
+    }
+
+    /// `gradients` of the input as read, at its stored `values`, to `output`, or added to it; all of one length.
+    #[inline(always)]
+    pub(super) fn pass(
+        &mut self,
+        gradients: &[f32],
+        values: &[f32],
+        output: &mut [f32],
+        add: bool,
+    ) {
         let simd = self.simd;
         let (gradients, gradient_rest) = S::as_simd_f32s(gradients);
         let (values, value_rest) = S::as_simd_f32s(values);
         let (outputs, output_rest) = S::as_mut_simd_f32s(output);
         for ((output, &gradient), &value) in outputs.iter_mut().zip(gradients).zip(values) {
             let gradient = self.mask(gradient, value);
-            *output = if self.add {
+            *output = if add {
                 simd.add_f32s(*output, gradient)
             } else {
                 gradient
@@ -119,7 +141,7 @@ impl<S: Simd> Gate<S> {
         if !gradient_rest.is_empty() {
             let gradient = simd.partial_load_f32s(gradient_rest);
             let mut gradient = self.mask(gradient, simd.partial_load_f32s(value_rest));
-            if self.add {
+            if add {
                 gradient = simd.add_f32s(simd.partial_load_f32s(output_rest), gradient);
             }
             simd.partial_store_f32s(output_rest, gradient);
@@ -128,7 +150,7 @@ impl<S: Simd> Gate<S> {
 
     /// The gradient where the clamp lets it through, added to the sums.
     #[inline(always)]
-    fn mask(&mut self, gradient: S::f32s, value: S::f32s) -> S::f32s {
+    pub(super) fn mask(&mut self, gradient: S::f32s, value: S::f32s) -> S::f32s {
         let simd = self.simd;
         let read = simd.mul_add_f32s(value, self.read.scale, self.read.shift);
         let passes = simd.and_m32s(

@@ -19,6 +19,7 @@ pub(super) mod pointwise;
 pub(super) mod pool;
 mod product;
 mod scratch;
+mod rows;
 pub(super) mod training;
 
 use candle_core::{CpuStorage, Layout, Result, bail};

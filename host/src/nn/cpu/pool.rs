@@ -400,7 +400,7 @@ impl WithSimd for Pass<'_, '_> {
         let mut gate = self.part.gate(simd, &self.input, self.channel);
         let values = &self.input.values[self.plane * area..][..area];
         let output = &mut self.part.planes[self.image][self.index * area..][..area];
-        gate.pass(self.gradient, values, output);
+        gate.pass(self.gradient, values, output, self.part.add);
         self.part.close(self.index, gate);
     }
 }

@@ -4,17 +4,21 @@
 //! for the gradient by the input, and by the input for the gradient by the tap. With a stride of 2 the input's phases
 //! (row and column modulo 2) do so in turn, each with the taps that meet it.
 
+use std::ops::Range;
+
 use candle_core::{Result, bail};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::super::gate::{self, GradientPart};
+use super::super::gate::{self, Gate, GradientPart};
 use super::super::training::{InputGradient, OutputGradient, Stored};
-use super::super::{Geometry, channels};
-use super::strip::{Place, Strip, gather_row, load, spread_row};
+use super::super::{Geometry, channels, rows};
+use super::strip::{Place, Strip, gather_row, load, spread_row, store};
 
 /// Rows of a phase that are computed at once.
 const ROWS: usize = 4;
+/// Rows of the output gradient that they read, at most: a kernel of 7.
+const MOST_LINES: usize = ROWS - 1 + 7;
 
 /// Weight and its gradient `[channels, 1, k, k]`, input `[n, channels, h, w]`, output gradient `[n, channels, h', w']`.
 ///
@@ -111,27 +115,33 @@ fn run<const KERNEL: usize, const STRIDE: usize>(
     tasks.into_par_iter().for_each_init(
         || Scratch {
             output_gradient: vec![0.0; rows * strip.width],
-            values: vec![0.0; STRIDE * STRIDE * ROWS * strip.width],
-            input_gradient: vec![0.0; STRIDE * STRIDE * ROWS * strip.width],
-            input_row: vec![0.0; geometry.input.width + 2],
-            gradient_row: vec![0.0; geometry.input.width + 2],
+            values: vec![0.0; STRIDE * ROWS * strip.width],
+            input_gradient: vec![0.0; STRIDE * ROWS * strip.width],
+            rows: [
+                vec![0.0; geometry.input.width],
+                vec![0.0; geometry.input.width],
+            ],
+            inside: [vec![0.0; strip.width], vec![0.0; strip.width]],
+            images: 0,
         },
         |scratch, task| Arch::new().dispatch(TaskWithScratch { task, scratch }),
     );
 }
 
-/// Buffers of one thread. What lies between and around planes stays zero in what is read.
+/// Buffers of one thread.
 struct Scratch {
     /// `[rows, width]`, each plane with zeros around.
     output_gradient: Vec<f32>,
-    /// `[phases, ROWS, width]`: the input as read.
+    /// `[column phases, ROWS, width]`: the input as stored.
     values: Vec<f32>,
-    /// `[phases, ROWS, width]`.
+    /// `[column phases, ROWS, width]`.
     input_gradient: Vec<f32>,
-    /// A row of the input, with zeros around.
-    input_row: Vec<f32>,
-    /// A row of the input's gradient.
-    gradient_row: Vec<f32>,
+    /// A row of the input's gradient, new and old.
+    rows: [Vec<f32>; 2],
+    /// `[width]` for each column phase: 1 in the columns of planes, 0 between them.
+    inside: [Vec<f32>; 2],
+    /// Planes that `inside` is for.
+    images: usize,
 }
 
 /// Some channels of every image.
@@ -141,7 +151,7 @@ struct Task<'a, const KERNEL: usize, const STRIDE: usize> {
     weight: &'a [f32],
     output_gradient: OutputGradient<'a>,
     strip: Strip,
-    channels: std::ops::Range<usize>,
+    channels: Range<usize>,
     weight_gradient: Option<&'a mut [f32]>,
     input_gradient: Option<GradientPart<'a>>,
 }
@@ -217,70 +227,61 @@ impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
             ..
         } = *self.geometry;
         let channel = self.channels.start + index;
-        let images = self.strip.images.min(self.geometry.images - first_image);
-        if images < self.strip.images {
+        let images = first_image..self.geometry.images.min(first_image + self.strip.images);
+        if scratch.images != images.len() {
+            scratch.images = images.len();
             scratch.output_gradient.fill(0.0);
-            scratch.values.fill(0.0);
+            for (phase, inside) in scratch.inside[..STRIDE].iter_mut().enumerate() {
+                let first = of_phase::<STRIDE>(phase, padding.left);
+                let end = of_phase::<STRIDE>(phase, padding.left + input.width);
+                self.strip.mask(images.len(), first, end - first, inside);
+            }
         }
         let mut tap_sums: Taps<S, KERNEL> = [[[simd.splat_f32s(0.0); KERNEL]; KERNEL]; 4];
-        let mut gate = self
-            .input_gradient
-            .as_ref()
-            .map(|part| part.gate(simd, &self.input, channel));
+        let mut gate = match &self.input_gradient {
+            Some(part) => part.gate(simd, &self.input, channel),
+            None => Gate::new(simd, &self.input, channel, 0.0),
+        };
         let mut gradient_rows = 0;
-        let mut first = padding.top / STRIDE;
-        let end = (padding.top + input.height).div_ceil(STRIDE);
-        while first < end {
-            let rows = if end - first < ROWS { 1 } else { ROWS };
-            while gradient_rows < (first + rows).min(output.height) {
-                self.read_gradient_row(simd, scratch, channel, first_image, images, gradient_rows);
-                gradient_rows += 1;
-            }
-            for line in first * STRIDE..(first + rows) * STRIDE {
-                self.read_input_row(simd, scratch, channel, first_image, images, first, line);
-            }
-            let columns = images * self.strip.pitch;
-            for phase in 0..STRIDE * STRIDE {
-                let (weights, sums) = (&weights[phase], &mut tap_sums[phase]);
-                if rows == ROWS {
-                    self.visit::<S, ROWS>(simd, scratch, weights, phase, first, columns, sums);
-                } else {
-                    self.visit::<S, 1>(simd, scratch, weights, phase, first, columns, sums);
+        // From the first that is not in the padding.
+        let mut next = [0, 1].map(|phase| of_phase::<STRIDE>(phase, padding.top));
+        while next[0] < of_phase::<STRIDE>(0, padding.top + input.height)
+            || next[STRIDE - 1] < of_phase::<STRIDE>(STRIDE - 1, padding.top + input.height)
+        {
+            for row_phase in 0..STRIDE {
+                let first = next[row_phase];
+                let left = of_phase::<STRIDE>(row_phase, padding.top + input.height) - first;
+                let rows = if left < ROWS { left.min(1) } else { ROWS };
+                while gradient_rows < (first + rows).min(output.height) {
+                    self.read_gradient_row(scratch, channel, images.clone(), gradient_rows);
+                    gradient_rows += 1;
                 }
-            }
-            if let (Some(part), Some(gate)) = (&mut self.input_gradient, &mut gate) {
-                for line in first * STRIDE..(first + rows) * STRIDE {
-                    let Some(y) = line.checked_sub(padding.top).filter(|&y| y < input.height)
-                    else {
-                        continue;
+                let y = (first * STRIDE + row_phase).saturating_sub(padding.top);
+                self.read_input_rows(scratch, channel, images.clone(), y, rows);
+                let columns = images.len() * self.strip.pitch;
+                for column_phase in 0..STRIDE {
+                    let phase = row_phase * STRIDE + column_phase;
+                    let visit = Visit {
+                        width: self.strip.width,
+                        columns,
+                        column_phase,
+                        gradients: &scratch.output_gradient[first * self.strip.width..],
+                        values: &scratch.values,
+                        inside: &scratch.inside[column_phase],
+                        results: &mut scratch.input_gradient,
                     };
-                    for image in 0..images {
-                        let place = Place {
-                            first: (line % STRIDE * STRIDE * ROWS + line / STRIDE - first)
-                                * self.strip.width
-                                + image * self.strip.pitch,
-                            phase_len: ROWS * self.strip.width,
-                            left: padding.left,
-                        };
-                        let Scratch {
-                            input_gradient,
-                            gradient_row,
-                            ..
-                        } = &mut *scratch;
-                        let row =
-                            gather_row::<STRIDE>(input.width, input_gradient, place, gradient_row);
-                        let plane = (first_image + image) * self.geometry.input_channels + channel;
-                        let values = &self.input.values[plane * input.area() + y * input.width..]
-                            [..input.width];
-                        let output = &mut part.planes[first_image + image]
-                            [index * input.area() + y * input.width..][..input.width];
-                        gate.pass(row, values, output);
+                    let (weights, sums) = (&weights[phase], &mut tap_sums[phase]);
+                    if rows == ROWS {
+                        visit.run::<S, KERNEL, STRIDE, ROWS>(simd, weights, &mut gate, sums);
+                    } else if rows == 1 {
+                        visit.run::<S, KERNEL, STRIDE, 1>(simd, weights, &mut gate, sums);
                     }
                 }
+                self.write_input_gradient(scratch, index, images.clone(), y, rows);
+                next[row_phase] += rows;
             }
-            first += rows;
         }
-        if let (Some(part), Some(gate)) = (&mut self.input_gradient, gate) {
+        if let Some(part) = &mut self.input_gradient {
             part.close(index, gate);
         }
         tap_sums
@@ -288,132 +289,169 @@ impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
 
     /// Writes row `y` of the output gradient to its place between the zeros.
     #[inline(always)]
-    fn read_gradient_row<S: Simd>(
+    fn read_gradient_row(
         &self,
-        simd: S,
         scratch: &mut Scratch,
         channel: usize,
-        first_image: usize,
-        images: usize,
+        images: Range<usize>,
         y: usize,
     ) {
         let output = self.geometry.output;
         let reach = (KERNEL - 1) / STRIDE;
-        let by_gradient = simd.splat_f32s(self.output_gradient.by_gradient[channel]);
-        let by_value = simd.splat_f32s(self.output_gradient.by_value[channel]);
-        let constant = simd.splat_f32s(self.output_gradient.constant[channel]);
-        let apply = |gradient, value| {
-            simd.mul_add_f32s(
-                gradient,
-                by_gradient,
-                simd.mul_add_f32s(value, by_value, constant),
-            )
-        };
-        for image in 0..images {
-            let plane = (first_image + image) * self.geometry.input_channels + channel;
+        let by_gradient = self.output_gradient.by_gradient[channel];
+        let by_value = self.output_gradient.by_value[channel];
+        let constant = self.output_gradient.constant[channel];
+        for (image, index) in images.enumerate() {
+            let plane = index * self.geometry.input_channels + channel;
             let start = plane * output.area() + y * output.width;
-            let (gradients, gradient_rest) =
-                S::as_simd_f32s(&self.output_gradient.gradient[start..][..output.width]);
-            let (values, value_rest) =
-                S::as_simd_f32s(&self.output_gradient.values[start..][..output.width]);
             let place = (y + reach) * self.strip.width + image * self.strip.pitch + reach;
-            let (results, result_rest) =
-                S::as_mut_simd_f32s(&mut scratch.output_gradient[place..][..output.width]);
-            for ((result, &gradient), &value) in results.iter_mut().zip(gradients).zip(values) {
-                *result = apply(gradient, value);
-            }
-            if !result_rest.is_empty() {
-                let gradient = simd.partial_load_f32s(gradient_rest);
-                let value = simd.partial_load_f32s(value_rest);
-                simd.partial_store_f32s(result_rest, apply(gradient, value));
-            }
+            rows::combine(
+                &self.output_gradient.gradient[start..][..output.width],
+                &self.output_gradient.values[start..][..output.width],
+                &mut scratch.output_gradient[place..][..output.width],
+                |gradient, value| gradient.mul_add(by_gradient, value.mul_add(by_value, constant)),
+            );
         }
     }
 
-    /// Writes row `line` of the padded input, as read, to the phases, which begin with row `first`.
+    /// Copies rows `y`, `y + STRIDE`... of the input, as stored, to the phases.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
-    fn read_input_row<S: Simd>(
+    fn read_input_rows(
         &self,
-        simd: S,
         scratch: &mut Scratch,
         channel: usize,
-        first_image: usize,
-        images: usize,
-        first: usize,
-        line: usize,
+        images: Range<usize>,
+        y: usize,
+        rows: usize,
     ) {
-        let Geometry { input, padding, .. } = *self.geometry;
-        let phase_len = ROWS * self.strip.width;
-        let start = line % STRIDE * STRIDE * phase_len + (line / STRIDE - first) * self.strip.width;
-        let Some(y) = line.checked_sub(padding.top).filter(|&y| y < input.height) else {
-            for phase in 0..STRIDE {
-                scratch.values[start + phase * phase_len..][..self.strip.width].fill(0.0);
+        let input = self.geometry.input;
+        for (image, index) in images.enumerate() {
+            let plane = index * self.geometry.input_channels + channel;
+            let plane = &self.input.values[plane * input.area()..][..input.area()];
+            for row in 0..rows {
+                let values = &plane[(y + row * STRIDE) * input.width..][..input.width];
+                let place = self.place(row, image);
+                spread_row::<STRIDE>(values, &mut scratch.values, place, |value| value);
             }
-            return;
-        };
-        let read = gate::read(simd, &self.input, channel);
-        for image in 0..images {
-            let plane = (first_image + image) * self.geometry.input_channels + channel;
-            let row = &self.input.values[plane * input.area() + y * input.width..][..input.width];
-            let place = Place {
-                first: start + image * self.strip.pitch,
-                phase_len,
-                left: padding.left,
-            };
-            let Scratch {
-                values, input_row, ..
-            } = &mut *scratch;
-            spread_row::<S, STRIDE>(read, row, values, place, input_row);
         }
     }
 
-    /// `TILE` rows of a phase from row `first`: the gradient by the input, and what they add to the gradient by each tap.
+    /// The inverse for the gradient by the input, which is written or added.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
-    fn visit<S: Simd, const TILE: usize>(
-        &self,
-        simd: S,
+    fn write_input_gradient(
+        &mut self,
         scratch: &mut Scratch,
+        index: usize,
+        images: Range<usize>,
+        y: usize,
+        rows: usize,
+    ) {
+        let input = self.geometry.input;
+        for (image, image_index) in images.enumerate() {
+            for row in 0..rows {
+                let place = self.place(row, image);
+                let Some(part) = &mut self.input_gradient else {
+                    return;
+                };
+                let plane = &mut part.planes[image_index][index * input.area()..][..input.area()];
+                let target = &mut plane[(y + row * STRIDE) * input.width..][..input.width];
+                let [new, old] = &mut scratch.rows;
+                let new = gather_row::<STRIDE>(&scratch.input_gradient, place, new);
+                if part.add {
+                    rows::map(target, old, |value| value);
+                    rows::combine(old, new, target, |old, new| old + new);
+                } else {
+                    rows::map(new, target, |value| value);
+                }
+            }
+        }
+    }
+
+    /// Of a row of the tile in an image of the strip.
+    #[inline(always)]
+    fn place(&self, row: usize, image: usize) -> Place {
+        Place {
+            first: row * self.strip.width + image * self.strip.pitch,
+            phase_len: ROWS * self.strip.width,
+            left: self.geometry.padding.left,
+        }
+    }
+}
+
+/// Of so many rows or columns, those that belong to a phase.
+#[inline(always)]
+fn of_phase<const STRIDE: usize>(phase: usize, count: usize) -> usize {
+    count.saturating_sub(phase).div_ceil(STRIDE)
+}
+
+/// A few rows of a phase.
+struct Visit<'a> {
+    width: usize,
+    columns: usize,
+    column_phase: usize,
+    /// From the first row that the first tap reads.
+    gradients: &'a [f32],
+    values: &'a [f32],
+    inside: &'a [f32],
+    results: &'a mut [f32],
+}
+
+impl Visit<'_> {
+    /// The gradient by the input in `TILE` rows, and what they add to the gradient by each tap.
+    #[inline(always)]
+    fn run<S: Simd, const KERNEL: usize, const STRIDE: usize, const TILE: usize>(
+        self,
+        simd: S,
         weights: &[[S::f32s; KERNEL]; KERNEL],
-        phase: usize,
-        first: usize,
-        columns: usize,
+        gate: &mut Gate<S>,
         tap_sums: &mut [[S::f32s; KERNEL]; KERNEL],
     ) {
         let taps = (KERNEL - 1) / STRIDE + 1;
-        let width = self.strip.width;
-        let zero = simd.splat_f32s(0.0);
-        let gradients = &scratch.output_gradient[first * width..];
-        let values = &scratch.values[phase * ROWS * width..][..ROWS * width];
-        let results = &mut scratch.input_gradient[phase * ROWS * width..][..ROWS * width];
-        let mut sums = *tap_sums;
-        for column in (0..columns).step_by(S::F32_LANES) {
-            let mut inputs = [zero; TILE];
+        // Rows of taps whose sums the registers hold at once.
+        let group = if taps * taps <= 16 { taps } else { 16 / taps };
+        let width = self.width;
+        let phase_start = self.column_phase * ROWS * width;
+        let values = &self.values[phase_start..][..TILE * width];
+        let results = &mut self.results[phase_start..][..TILE * width];
+        let mut lines: [&[f32]; MOST_LINES] = [&[]; MOST_LINES];
+        for (line, row) in lines[..TILE + taps - 1].iter_mut().enumerate() {
+            *row = &self.gradients[line * width..][..width];
+        }
+        let mut passing = *gate;
+        for column in (0..self.columns).step_by(S::F32_LANES) {
+            let inside = load::<S>(&self.inside[column..]);
+            let mut inputs = [simd.splat_f32s(0.0); TILE];
             for (row, input) in inputs.iter_mut().enumerate() {
-                *input = load::<S>(&values[row * width + column..]);
+                let value = load::<S>(&values[row * width + column..]);
+                *input = simd.mul_f32s(gate.read.apply(value), inside);
             }
-            let mut totals = [zero; TILE];
-            for line in 0..TILE + taps - 1 {
-                for tap_x in 0..taps {
-                    let gradient = load::<S>(&gradients[line * width + column + tap_x..]);
-                    for row in 0..TILE {
-                        if line >= row && line - row < taps {
-                            let tap_y = line - row;
-                            totals[row] =
-                                simd.mul_add_f32s(weights[tap_y][tap_x], gradient, totals[row]);
-                            sums[tap_y][tap_x] =
-                                simd.mul_add_f32s(inputs[row], gradient, sums[tap_y][tap_x]);
+            let mut totals = [simd.splat_f32s(0.0); TILE];
+            for first_tap in (0..taps).step_by(group) {
+                let mut sums = *tap_sums;
+                for line in first_tap..(first_tap + group).min(taps) + TILE - 1 {
+                    let window = &lines[line][column..][..S::F32_LANES + taps - 1];
+                    for tap_x in 0..taps {
+                        let gradient = load::<S>(&window[tap_x..]);
+                        for row in 0..TILE {
+                            if line >= row + first_tap && line - row < (first_tap + group).min(taps)
+                            {
+                                let tap_y = line - row;
+                                totals[row] =
+                                    simd.mul_add_f32s(weights[tap_y][tap_x], gradient, totals[row]);
+                                sums[tap_y][tap_x] =
+                                    simd.mul_add_f32s(inputs[row], gradient, sums[tap_y][tap_x]);
+                            }
                         }
                     }
                 }
+                *tap_sums = sums;
             }
-            for row in 0..TILE {
-                let (vector, _) =
-                    S::as_mut_simd_f32s(&mut results[row * width + column..][..S::F32_LANES]);
-                vector[0] = totals[row];
+            for (row, &total) in totals.iter().enumerate() {
+                let value = load::<S>(&values[row * width + column..]);
+                let gradient = passing.mask(simd.mul_f32s(total, inside), value);
+                store(simd, gradient, &mut results[row * width + column..]);
             }
         }
-        *tap_sums = sums;
+        *gate = passing;
     }
 }

@@ -5,11 +5,13 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::super::training::{Output, Stored, Sums};
-use super::super::{Geometry, channels, gate};
-use super::strip::{Place, Strip, load, spread_row};
+use super::super::{Geometry, channels, gate, rows};
+use super::strip::{Place, Strip, load, spread_row, store};
 
 /// Rows of outputs that are summed at once.
 const ROWS: usize = 4;
+/// Input rows that they read, at most: a kernel of 7, a stride of 2.
+const MOST_LINES: usize = 2 * (ROWS - 1) + 7;
 
 /// Weight `[channels, 1, k, k]`, input `[n, channels, h, w]`, output `[n, channels, h', w']`.
 ///
@@ -59,8 +61,9 @@ fn run<const KERNEL: usize, const STRIDE: usize>(
         .for_each_init(
             || Scratch {
                 padded: vec![0.0; STRIDE * STRIDE * phase_len],
-                line: vec![0.0; geometry.input.width + 2],
                 tile: vec![0.0; ROWS * strip.width],
+                inside: vec![0.0; strip.width],
+                images: 0,
             },
             |scratch, (task, (outputs, sums))| {
                 Arch::new().dispatch(Task::<KERNEL, STRIDE> {
@@ -83,10 +86,12 @@ fn run<const KERNEL: usize, const STRIDE: usize>(
 struct Scratch {
     /// `[phases, rows, width]`.
     padded: Vec<f32>,
-    /// An input row, with zeros around.
-    line: Vec<f32>,
     /// `[ROWS, width]`: outputs, a few columns too many between planes.
     tile: Vec<f32>,
+    /// `[width]`: 1 in columns of planes, 0 between them.
+    inside: Vec<f32>,
+    /// Planes that `inside` is for.
+    images: usize,
 }
 
 /// Some channels of every image.
@@ -138,8 +143,13 @@ impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
     ) -> [S::f32s; 2] {
         let Geometry { input, output, .. } = *self.geometry;
         let channel = self.first_channel + index;
-        let pivot = self.pivot[channel];
+        let pivot = simd.splat_f32s(self.pivot[channel]);
         let images = self.strip.images.min(self.geometry.images - first_image);
+        if self.scratch.images != images {
+            self.scratch.images = images;
+            self.strip
+                .mask(images, 0, output.width, &mut self.scratch.inside);
+        }
         let mut sums = [simd.splat_f32s(0.0); 2];
         let mut lines = 0;
         let mut first = 0;
@@ -154,14 +164,14 @@ impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
                 .saturating_sub(self.geometry.padding.top)
                 .min(input.height);
             while lines < end {
-                self.spread_line(simd, channel, first_image, images, lines);
+                self.spread_line(channel, first_image, images, lines);
                 lines += 1;
             }
             let columns = (images - 1) * self.strip.pitch + output.width;
             if rows == ROWS {
-                self.convolve_rows::<S, ROWS>(simd, weights, first, columns);
+                self.convolve_rows::<S, ROWS>(simd, weights, first, columns, pivot, &mut sums);
             } else {
-                self.convolve_rows::<S, 1>(simd, weights, first, columns);
+                self.convolve_rows::<S, 1>(simd, weights, first, columns, pivot, &mut sums);
             }
             for image in 0..images {
                 let plane = &mut self.outputs[first_image + image][index * output.area()..]
@@ -172,7 +182,7 @@ impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
                     .take(rows)
                 {
                     let tile = &tile[image * self.strip.pitch..][..output.width];
-                    sums = finish_row(simd, tile, row, pivot, sums);
+                    rows::map(tile, row, |value| value);
                 }
             }
             first += rows;
@@ -182,16 +192,9 @@ impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
 
     /// Copies row `y` of the images' planes to the padded phases.
     #[inline(always)]
-    fn spread_line<S: Simd>(
-        &mut self,
-        simd: S,
-        channel: usize,
-        first_image: usize,
-        images: usize,
-        y: usize,
-    ) {
+    fn spread_line(&mut self, channel: usize, first_image: usize, images: usize, y: usize) {
         let Geometry { input, padding, .. } = *self.geometry;
-        let read = gate::read(simd, &self.input, channel);
+        let read = gate::read_value(&self.input, channel);
         let line = y + padding.top;
         let first = line % STRIDE * STRIDE * self.phase_len + line / STRIDE * self.strip.width;
         for image in 0..images {
@@ -202,12 +205,11 @@ impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
                 phase_len: self.phase_len,
                 left: padding.left,
             };
-            let Scratch { padded, line, .. } = &mut *self.scratch;
-            spread_row::<S, STRIDE>(read, row, padded, place, line);
+            spread_row::<STRIDE>(row, &mut self.scratch.padded, place, read);
         }
     }
 
-    /// Outputs of `TILE` rows from row `first`, in all columns of the strip.
+    /// Outputs of `TILE` rows from row `first`, in all columns of the strip, added to their two sums.
     #[inline(always)]
     fn convolve_rows<S: Simd, const TILE: usize>(
         &mut self,
@@ -215,17 +217,30 @@ impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
         weights: &[[S::f32s; KERNEL]; KERNEL],
         first: usize,
         columns: usize,
+        pivot: S::f32s,
+        sums: &mut [S::f32s; 2],
     ) {
         let width = self.strip.width;
-        let padded = &self.scratch.padded;
-        let tile = &mut self.scratch.tile;
+        let Scratch {
+            padded,
+            tile,
+            inside,
+            ..
+        } = &mut *self.scratch;
+        let mut lines: [[&[f32]; STRIDE]; MOST_LINES] = [[&[]; STRIDE]; MOST_LINES];
+        for (line, phases) in lines[..(TILE - 1) * STRIDE + KERNEL].iter_mut().enumerate() {
+            for (phase, row) in phases.iter_mut().enumerate() {
+                let phase = line % STRIDE * STRIDE + phase;
+                *row = &padded[phase * self.phase_len + (first + line / STRIDE) * width..][..width];
+            }
+        }
+        let [mut first_sum, mut second_sum] = *sums;
         for column in (0..columns).step_by(S::F32_LANES) {
             let mut totals = [simd.splat_f32s(0.0); TILE];
             for line in 0..(TILE - 1) * STRIDE + KERNEL {
+                let windows = lines[line].map(|row| &row[column..][..S::F32_LANES + KERNEL - 1]);
                 for tap_x in 0..KERNEL {
-                    let phase = line % STRIDE * STRIDE + tap_x % STRIDE;
-                    let offset = phase * self.phase_len + (first + line / STRIDE) * width;
-                    let value = load::<S>(&padded[offset + column + tap_x / STRIDE..]);
+                    let value = load::<S>(&windows[tap_x % STRIDE][tap_x / STRIDE..]);
                     for (row, total) in totals.iter_mut().enumerate() {
                         if line >= row * STRIDE && line - row * STRIDE < KERNEL {
                             let weight = weights[line - row * STRIDE][tap_x];
@@ -234,41 +249,14 @@ impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
                     }
                 }
             }
+            let inside = load::<S>(&inside[column..]);
             for (row, &total) in totals.iter().enumerate() {
-                let (vector, _) =
-                    S::as_mut_simd_f32s(&mut tile[row * width + column..][..S::F32_LANES]);
-                vector[0] = total;
+                store(simd, total, &mut tile[row * width + column..]);
+                let difference = simd.mul_f32s(simd.sub_f32s(total, pivot), inside);
+                first_sum = simd.add_f32s(first_sum, difference);
+                second_sum = simd.mul_add_f32s(difference, difference, second_sum);
             }
         }
+        *sums = [first_sum, second_sum];
     }
-}
-
-/// Copies a row of outputs and adds to their two sums.
-#[inline(always)]
-fn finish_row<S: Simd>(
-    simd: S,
-    values: &[f32],
-    output: &mut [f32],
-    pivot: f32,
-    [mut first, mut second]: [S::f32s; 2],
-) -> [S::f32s; 2] {
-    let pivots = [pivot; 16];
-    let pivot = simd.splat_f32s(pivot);
-    let (vectors, rest) = S::as_simd_f32s(values);
-    let (outputs, output_rest) = S::as_mut_simd_f32s(output);
-    for (output, &value) in outputs.iter_mut().zip(vectors) {
-        *output = value;
-        let difference = simd.sub_f32s(value, pivot);
-        first = simd.add_f32s(first, difference);
-        second = simd.mul_add_f32s(difference, difference, second);
-    }
-    if !rest.is_empty() {
-        let value = simd.partial_load_f32s(rest);
-        simd.partial_store_f32s(output_rest, value);
-        let pivot = simd.partial_load_f32s(&pivots[..rest.len()]);
-        let difference = simd.sub_f32s(value, pivot);
-        first = simd.add_f32s(first, difference);
-        second = simd.mul_add_f32s(difference, difference, second);
-    }
-    [first, second]
 }

@@ -4,7 +4,7 @@
 
 use pulp::Simd;
 
-use super::super::{Finish, Geometry};
+use super::super::{Geometry, rows};
 
 /// Columns of a strip, about: a few of the widest vectors.
 const COLUMNS: usize = 128;
@@ -41,6 +41,14 @@ impl Strip {
             width: (images * pitch).next_multiple_of(LANES) + SLACK,
         }
     }
+
+    /// Writes `[width]`: 1 in the columns of so many planes, `count` in each from column `first` of its pitch, else 0.
+    pub(super) fn mask(self, images: usize, first: usize, count: usize, mask: &mut [f32]) {
+        mask.fill(0.0);
+        for plane in mask.chunks_exact_mut(self.pitch).take(images) {
+            plane[first..first + count].fill(1.0);
+        }
+    }
 }
 
 /// Where a row of a plane lies in padded phases.
@@ -54,56 +62,72 @@ pub(super) struct Place {
     pub(super) left: usize,
 }
 
-/// Writes a plane's row, as read, to its place in `phases`. What `line` holds before and behind the row goes there too.
-#[inline(always)]
-pub(super) fn spread_row<S: Simd, const STRIDE: usize>(
-    read: Finish<S>,
-    row: &[f32],
-    phases: &mut [f32],
-    place: Place,
-    line: &mut [f32],
-) {
-    if STRIDE == 1 {
-        read.row(row, &mut phases[place.first + place.left..][..row.len()]);
-        return;
-    }
-    let odd = place.left % STRIDE;
-    read.row(row, &mut line[odd..][..row.len()]);
-    let pairs = (odd + row.len()).div_ceil(2);
-    let (pairs, _) = line[..2 * pairs].as_chunks::<2>();
-    let (evens, odds) = phases[place.first..].split_at_mut(place.phase_len);
-    let evens = &mut evens[place.left / STRIDE..][..pairs.len()];
-    let odds = &mut odds[place.left / STRIDE..][..pairs.len()];
-    for ((even, odd), pair) in evens.iter_mut().zip(odds).zip(pairs) {
-        *even = pair[0];
-        *odd = pair[1];
+impl Place {
+    /// Columns of the first phase before a row's first whole pair of even and odd, and whether an odd one comes before it.
+    #[inline(always)]
+    fn first_pair(self) -> (usize, usize) {
+        (self.first + self.left.div_ceil(2), self.left % 2)
     }
 }
 
-/// The inverse: a plane's row out of its place in `phases`. It is in `line` if the stride is 2.
+/// Writes `operation` of a plane's row to its place in `phases`.
+#[inline(always)]
+pub(super) fn spread_row<const STRIDE: usize>(
+    row: &[f32],
+    phases: &mut [f32],
+    place: Place,
+    operation: impl Fn(f32) -> f32,
+) {
+    if STRIDE == 1 {
+        let target = &mut phases[place.first + place.left..][..row.len()];
+        rows::map(row, target, operation);
+        return;
+    }
+    let (first, odd) = place.first_pair();
+    if odd == 1 {
+        phases[first - 1 + place.phase_len] = operation(row[0]);
+    }
+    let row = &row[odd..];
+    let pairs = row.len() / 2;
+    if row.len() % 2 == 1 {
+        phases[first + pairs] = operation(row[2 * pairs]);
+    }
+    let (evens, odds) = phases[first..].split_at_mut(place.phase_len);
+    rows::split(row, &mut evens[..pairs], &mut odds[..pairs], operation);
+}
+
+/// The inverse: a plane's row out of its place in `phases`, into `row` if the stride is 2.
 #[inline(always)]
 pub(super) fn gather_row<'a, const STRIDE: usize>(
-    width: usize,
     phases: &'a [f32],
     place: Place,
-    line: &'a mut [f32],
+    row: &'a mut [f32],
 ) -> &'a [f32] {
     if STRIDE == 1 {
-        return &phases[place.first + place.left..][..width];
+        return &phases[place.first + place.left..][..row.len()];
     }
-    let odd = place.left % STRIDE;
-    let pairs = (odd + width).div_ceil(2);
-    let (pairs, _) = line[..2 * pairs].as_chunks_mut::<2>();
-    let evens = &phases[place.first + place.left / STRIDE..][..pairs.len()];
-    let odds = &phases[place.first + place.phase_len + place.left / STRIDE..][..pairs.len()];
-    for ((pair, &even), &odd) in pairs.iter_mut().zip(evens).zip(odds) {
-        *pair = [even, odd];
+    let (first, odd) = place.first_pair();
+    if odd == 1 {
+        row[0] = phases[first - 1 + place.phase_len];
     }
-    &line[odd..][..width]
+    let (_, rest) = row.split_at_mut(odd);
+    let pairs = rest.len() / 2;
+    if rest.len() % 2 == 1 {
+        rest[2 * pairs] = phases[first + pairs];
+    }
+    let odds = &phases[place.phase_len..];
+    rows::join(&phases[first..][..pairs], &odds[first..][..pairs], rest);
+    row
 }
 
 /// The vector at the beginning of `values`.
 #[inline(always)]
 pub(super) fn load<S: Simd>(values: &[f32]) -> S::f32s {
     S::as_simd_f32s(&values[..S::F32_LANES]).0[0]
+}
+
+/// Writes a vector to the beginning of `values`.
+#[inline(always)]
+pub(super) fn store<S: Simd>(_simd: S, vector: S::f32s, values: &mut [f32]) {
+    S::as_mut_simd_f32s(&mut values[..S::F32_LANES]).0[0] = vector;
 }
