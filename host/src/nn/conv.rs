@@ -8,11 +8,11 @@ use super::cpu::{self, Epilogue, Geometry, dense, depthwise, pointwise};
 
 /// `activation(batch_norm(input * weight + bias))`.
 ///
-/// Dense (`groups` 1) with a square kernel of any size, or depthwise (`groups` = channels) with a kernel of 3, 5 or 7
+/// Dense (`groups` 1) with a kernel of any size, or depthwise (`groups` = channels) with a square kernel of 3, 5 or 7
 /// and a stride of 1 or 2.
 #[derive(Clone, Debug)]
 pub struct Conv {
-    /// `[out, in, k, k]`; depthwise `[channels, 1, k, k]`.
+    /// `[out, in, height, width]`; depthwise `[channels, 1, k, k]`.
     pub weight: Tensor,
     /// `[out]`.
     pub bias: Option<Tensor>,
@@ -142,7 +142,7 @@ impl Conv {
     }
 }
 
-/// Input `[n, in, h, w]`, weight `[out, in / groups, k, k]`, and `[2, out]` with scale and shift.
+/// Input `[n, in, h, w]`, weight `[out, in / groups, height, width]`, and `[2, out]` with scale and shift.
 struct ConvOp {
     stride: usize,
     padding: Padding,
@@ -167,11 +167,17 @@ impl CustomOp3 for ConvOp {
         let geometry = Geometry::new(
             input_layout.shape().dims4()?,
             weight_layout.shape().dims4()?,
-            affine_layout.dims(),
             self.stride,
             self.padding,
             self.groups,
         )?;
+        if affine_layout.dims() != [2, geometry.output_channels] {
+            candle_core::bail!(
+                "scale and shift are {:?}, not [2, {}]",
+                affine_layout.dims(),
+                geometry.output_channels
+            );
+        }
         let input = cpu::contiguous(input, input_layout)?;
         let weight = cpu::contiguous(weight, weight_layout)?;
         let epilogue = Epilogue::new(cpu::contiguous(affine, affine_layout)?, self.activation);
@@ -248,6 +254,8 @@ mod tests {
             (vec![32, 3, 3, 3], 2, padding(0, 0, 1, 1), 1, 20, 22),
             (vec![5, 7, 3, 3], 1, padding(2, 0, 1, 3), 1, 9, 8),
             (vec![9, 4, 7, 7], 2, padding(3, 3, 3, 3), 1, 17, 16),
+            (vec![6, 4, 1, 7], 1, padding(0, 3, 0, 3), 1, 9, 8),
+            (vec![6, 4, 7, 1], 2, padding(3, 0, 3, 0), 1, 9, 8),
             (vec![6, 4, 1, 1], 2, padding(0, 0, 0, 0), 1, 7, 9),
             (vec![6, 4, 1, 1], 1, padding(1, 0, 0, 2), 1, 5, 6),
             (vec![1, 1, 1, 1], 1, padding(0, 0, 0, 0), 1, 1, 1),
@@ -312,7 +320,7 @@ mod tests {
             (vec![4, 3, 3, 3], 1, 1),
             (vec![4, 1, 3, 3], 3, 4),
             (vec![4, 2, 3, 3], 1, 2),
-            (vec![4, 4, 3, 5], 1, 1),
+            (vec![4, 1, 3, 5], 1, 4),
             (vec![4, 4, 9, 9], 1, 1),
             (vec![4, 4, 3, 3], 0, 1),
             (vec![4, 1, 2, 2], 1, 4),

@@ -3,14 +3,14 @@
 use super::matrix::{Columns, PackedWeight};
 use super::{Epilogue, Geometry};
 
-/// Weight `[out, in, k, k]`, input `[n, in, h, w]`; returns `[n, out, h', w']`.
+/// Weight `[out, in, kh, kw]`, input `[n, in, h, w]`; returns `[n, out, h', w']`.
 pub(in crate::nn) fn forward(
     geometry: &Geometry,
     input: &[f32],
     weight: &[f32],
     epilogue: &Epilogue<'_>,
 ) -> Vec<f32> {
-    let depth = geometry.input_channels * geometry.kernel * geometry.kernel;
+    let depth = geometry.input_channels * geometry.kernel.area();
     let image_len = geometry.input_channels * geometry.input.area();
     PackedWeight::new(weight, geometry.output_channels, depth).multiply_images(
         geometry.images,
@@ -23,7 +23,7 @@ pub(in crate::nn) fn forward(
     )
 }
 
-/// The matrix of an image's patches (im2col), `[in * k * k, h' * w']`, never stored as a whole.
+/// The matrix of an image's patches (im2col), `[in * kh * kw, h' * w']`, never stored as a whole.
 struct Patches<'a> {
     data: &'a [f32],
     geometry: &'a Geometry,
@@ -40,8 +40,8 @@ impl Columns for Patches<'_> {
             padding,
             ..
         } = *self.geometry;
-        let (channel, tap) = (row / (kernel * kernel), row % (kernel * kernel));
-        let (tap_y, tap_x) = (tap / kernel, tap % kernel);
+        let (channel, tap) = (row / kernel.area(), row % kernel.area());
+        let (tap_y, tap_x) = (tap / kernel.width, tap % kernel.width);
         let plane = &self.data[channel * input.area()..][..input.area()];
         let (mut y, mut x) = (first / output.width, first % output.width);
         let mut panel = panel;

@@ -27,7 +27,7 @@ pub(in crate::nn) fn forward(
     weight: &[f32],
     epilogue: &Epilogue<'_>,
 ) -> Result<Vec<f32>> {
-    Ok(match (geometry.kernel, geometry.stride) {
+    Ok(match (geometry.kernel.height, geometry.stride) {
         (3, 1) => run::<3, 1>(geometry, input, weight, epilogue),
         (3, 2) => run::<3, 2>(geometry, input, weight, epilogue),
         (5, 1) => run::<5, 1>(geometry, input, weight, epilogue),
@@ -90,7 +90,7 @@ struct Phase {
 
 impl Phase {
     fn new(geometry: &Geometry) -> Phase {
-        let reach = (geometry.kernel - 1) / geometry.stride;
+        let reach = (geometry.kernel.height - 1) / geometry.stride;
         Phase {
             width: geometry.output.width + reach,
             height: geometry.output.height + reach,

@@ -7,6 +7,8 @@
 pub(super) mod dense;
 pub(super) mod depthwise;
 pub(super) mod matrix;
+#[cfg(test)]
+pub(super) mod plain;
 pub(super) mod pointwise;
 pub(super) mod training;
 
@@ -34,14 +36,14 @@ pub(super) struct Geometry {
     pub(super) output_channels: usize,
     pub(super) input: Size,
     pub(super) output: Size,
-    pub(super) kernel: usize,
+    pub(super) kernel: Size,
     pub(super) stride: usize,
     pub(super) padding: Padding,
     pub(super) depthwise: bool,
 }
 
-/// Height and width of a plane, in pixels.
-#[derive(Clone, Copy)]
+/// Height and width of a plane or a kernel, in pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Size {
     pub(super) height: usize,
     pub(super) width: usize,
@@ -54,20 +56,26 @@ impl Size {
 }
 
 impl Geometry {
-    /// `affine` are the dimensions of the scale and shift tensor.
+    /// # Errors
+    /// Sizes that do not fit each other, and groups other than 1 or one per channel.
     pub(super) fn new(
         (images, input_channels, height, width): (usize, usize, usize, usize),
-        (output_channels, group_channels, kernel, kernel_width): (usize, usize, usize, usize),
-        affine: &[usize],
+        (output_channels, group_channels, kernel_height, kernel_width): (
+            usize,
+            usize,
+            usize,
+            usize,
+        ),
         stride: usize,
         padding: Padding,
         groups: usize,
     ) -> Result<Geometry> {
         let depthwise = groups > 1;
-        if kernel != kernel_width || kernel == 0 || stride == 0 {
-            bail!(
-                "kernel {kernel}x{kernel_width} with stride {stride}: a square kernel and a stride are needed"
-            );
+        if kernel_height == 0 || kernel_width == 0 || stride == 0 {
+            bail!("a kernel of {kernel_height}x{kernel_width} with stride {stride}");
+        }
+        if depthwise && kernel_height != kernel_width {
+            bail!("a depthwise kernel of {kernel_height}x{kernel_width}: it must be square");
         }
         if depthwise && (groups != input_channels || groups != output_channels) {
             bail!(
@@ -80,20 +88,17 @@ impl Geometry {
                 group_channels * groups.max(1)
             );
         }
-        if affine != [2, output_channels] {
-            bail!("scale and shift are {affine:?}, not [2, {output_channels}]");
-        }
-        let span = |input: usize, before: usize, after: usize| {
+        let span = |input: usize, kernel: usize, before: usize, after: usize| {
             (input + before + after)
                 .checked_sub(kernel)
                 .map(|last| last / stride + 1)
         };
         let (Some(output_height), Some(output_width)) = (
-            span(height, padding.top, padding.bottom),
-            span(width, padding.left, padding.right),
+            span(height, kernel_height, padding.top, padding.bottom),
+            span(width, kernel_width, padding.left, padding.right),
         ) else {
             bail!(
-                "a kernel of {kernel} does not fit an input of {height}x{width} with {padding:?}"
+                "a kernel of {kernel_height}x{kernel_width} does not fit an input of {height}x{width} with {padding:?}"
             );
         };
         Ok(Geometry {
@@ -105,7 +110,10 @@ impl Geometry {
                 height: output_height,
                 width: output_width,
             },
-            kernel,
+            kernel: Size {
+                height: kernel_height,
+                width: kernel_width,
+            },
             stride,
             padding,
             depthwise,
@@ -113,7 +121,7 @@ impl Geometry {
     }
 
     pub(super) fn is_pointwise(&self) -> bool {
-        self.kernel == 1 && self.stride == 1 && self.padding == Padding::default()
+        self.kernel.area() == 1 && self.stride == 1 && self.padding == Padding::default()
     }
 
     pub(super) fn output_shape(&self) -> (usize, usize, usize, usize) {
