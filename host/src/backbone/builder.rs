@@ -1,11 +1,12 @@
-//! Builds a backbone's graph layer by layer, each reading the last one, and takes the weights from named tensors.
+//! Builds a backbone's graph layer by layer and takes the weights from named tensors.
 
 use std::collections::HashMap;
 
 use candle_core::{DType, Tensor};
 use graft_shared::error::{Context, Error, Result};
 
-use crate::nn::{Activation, BatchNorm, Conv, Graph, Linear, Node, Op, Padding};
+use super::registry::PaddingRule;
+use crate::nn::{Activation, BatchNorm, Conv, Function, Graph, Linear, Node, Op, Padding, Pool};
 
 /// Tensors of a weights file, by name.
 pub(super) trait Tensors {
@@ -44,9 +45,10 @@ impl Tensors for HashMap<String, Tensor> {
 #[derive(Clone, Copy)]
 pub(super) struct Shape {
     channels: usize,
-    kernel: usize,
+    kernel: [usize; 2],
     stride: usize,
     depthwise: bool,
+    padded: bool,
 }
 
 impl Shape {
@@ -54,9 +56,18 @@ impl Shape {
     pub(super) fn dense(channels: usize, kernel: usize, stride: usize) -> Shape {
         Shape {
             channels,
-            kernel,
+            kernel: [kernel; 2],
             stride,
             depthwise: false,
+            padded: true,
+        }
+    }
+
+    /// As [`Shape::dense`] with a kernel of any `height` and `width`, and stride 1.
+    pub(super) fn rectangular(channels: usize, height: usize, width: usize) -> Shape {
+        Shape {
+            kernel: [height, width],
+            ..Shape::dense(channels, 1, 1)
         }
     }
 
@@ -65,6 +76,14 @@ impl Shape {
         Shape {
             depthwise: true,
             ..Shape::dense(channels, kernel, stride)
+        }
+    }
+
+    /// Without zeros around the input.
+    pub(super) fn unpadded(self) -> Shape {
+        Shape {
+            padded: false,
+            ..self
         }
     }
 }
@@ -90,17 +109,27 @@ pub(super) fn scaled_channels(channels: usize, width: f64) -> usize {
     }
 }
 
-/// The graph so far, and what its last node puts out. Convolutions are padded as TensorFlow's SAME.
+/// A node that others may read.
+#[derive(Clone, Copy)]
+pub(super) struct Tip {
+    node: usize,
+    /// Channels of its output.
+    pub(super) channels: usize,
+    /// Height and width of its output, in pixels.
+    size: usize,
+}
+
+/// The graph so far, and the node that the next one reads.
 pub(super) struct Builder<'a> {
     tensors: &'a dyn Tensors,
+    padding: PaddingRule,
     nodes: Vec<Node>,
-    channels: usize,
-    size: usize,
+    tip: Tip,
 }
 
 impl<'a> Builder<'a> {
     /// A graph for RGB inputs `[n, 3, input_size, input_size]`.
-    pub(super) fn new(tensors: &'a dyn Tensors, input_size: usize) -> Self {
+    pub(super) fn new(tensors: &'a dyn Tensors, input_size: usize, padding: PaddingRule) -> Self {
         let input = Node {
             name: "input".into(),
             op: Op::Input,
@@ -108,20 +137,29 @@ impl<'a> Builder<'a> {
         };
         Builder {
             tensors,
+            padding,
             nodes: vec![input],
-            channels: 3,
-            size: input_size,
+            tip: Tip {
+                node: 0,
+                channels: 3,
+                size: input_size,
+            },
         }
     }
 
-    /// Index of the last node.
-    pub(super) fn last(&self) -> usize {
-        self.nodes.len() - 1
+    /// The node that the next one reads: the last one, unless [`Builder::go_to`] said otherwise.
+    pub(super) fn tip(&self) -> Tip {
+        self.tip
     }
 
-    /// Channels of the last node's output.
-    pub(super) fn channels(&self) -> usize {
-        self.channels
+    /// Has the next node read `tip`.
+    pub(super) fn go_to(&mut self, tip: Tip) {
+        self.tip = tip;
+    }
+
+    /// Whether the weights have a tensor of that name.
+    pub(super) fn has(&self, tensor: &str) -> bool {
+        self.tensors.dims(tensor).is_some()
     }
 
     /// Appends a convolution with the tensor `<key>.weight`.
@@ -141,11 +179,12 @@ impl<'a> Builder<'a> {
             kernel,
             stride,
             depthwise,
+            padded,
         } = shape;
         let (groups, group_channels) = if depthwise {
             (channels, 1)
         } else {
-            (1, self.channels)
+            (1, self.tip.channels)
         };
         let per_channel =
             |key: &str, part: &str| self.tensors.get(&format!("{key}.{part}"), &[channels]);
@@ -162,45 +201,92 @@ impl<'a> Builder<'a> {
                 (None, Some(norm))
             }
         };
+        let padding = if padded {
+            self.padding(kernel, stride)
+        } else {
+            Padding::default()
+        };
         let conv = Conv {
             weight: self.tensors.get(
                 &format!("{key}.weight"),
-                &[channels, group_channels, kernel, kernel],
+                &[channels, group_channels, kernel[0], kernel[1]],
             )?,
             bias,
             batch_norm,
             stride,
-            padding: Padding::same(self.size, self.size, kernel, stride),
+            padding,
             groups,
             activation,
         };
-        self.channels = channels;
-        self.size = self.size.div_ceil(stride);
         self.push(name, Op::Conv(conv));
+        self.tip.channels = channels;
+        self.slide(kernel[0], stride, padding);
         Ok(())
     }
 
-    /// Appends the sum of the last node and an earlier one (the residual connection).
-    pub(super) fn add(&mut self, name: &str, earlier: usize) {
-        let last = self.last();
-        self.nodes.push(Node {
-            name: name.into(),
-            op: Op::Add,
-            inputs: vec![last, earlier],
-        });
+    /// Appends the sum of the tip and an earlier node (the residual connection).
+    pub(super) fn add(&mut self, name: &str, earlier: Tip, activation: Activation) {
+        let inputs = vec![self.tip.node, earlier.node];
+        self.push_reading(name, Op::Add(activation), inputs);
     }
 
-    /// Ends the graph: the pool, and the classifier `<key>.weight` (`[classes, channels]` or the same with two dimensions of
-    /// 1 after it) and `<key>.bias` where the weights have one.
+    /// Appends an activation function.
+    pub(super) fn function(&mut self, name: &str, function: Function) {
+        self.push(name, Op::Function(function));
+    }
+
+    /// Appends a pool with a window that slides over the tip.
+    pub(super) fn pool(&mut self, name: &str, pool: Pool) {
+        self.push(name, Op::Pool(pool));
+        self.slide(pool.kernel, pool.stride, pool.padding);
+    }
+
+    /// Appends the mean of each channel, an image of one pixel.
+    pub(super) fn squeeze(&mut self, name: &str) {
+        self.push(name, Op::Squeeze);
+        self.tip.size = 1;
+    }
+
+    /// Appends the product of `image` and the tip, which has one pixel.
+    pub(super) fn multiply_channels(&mut self, name: &str, image: Tip) {
+        let inputs = vec![image.node, self.tip.node];
+        self.push_reading(name, Op::MultiplyChannels, inputs);
+        self.tip.size = image.size;
+    }
+
+    /// Appends the channels of `parts` side by side; they have one height and width.
+    pub(super) fn concat(&mut self, name: &str, parts: &[Tip]) {
+        let inputs = parts.iter().map(|part| part.node).collect();
+        self.push_reading(name, Op::Concat, inputs);
+        self.tip.channels = parts.iter().map(|part| part.channels).sum();
+        self.tip.size = parts.first().map_or(0, |part| part.size);
+    }
+
+    /// Ends the graph with the mean of each channel, and [`Builder::classify`].
     ///
     /// # Errors
     /// A classifier that does not fit the channels.
     pub(super) fn finish(mut self, key: &str) -> Result<Graph> {
         self.push("pool", Op::GlobalAveragePool);
+        self.classify(key)
+    }
+
+    /// Ends the graph where the tip is an image of one pixel, and with [`Builder::classify`].
+    ///
+    /// # Errors
+    /// A classifier that does not fit the channels.
+    pub(super) fn finish_pooled(mut self, key: &str) -> Result<Graph> {
+        self.push("flatten", Op::Flatten);
+        self.classify(key)
+    }
+
+    /// Appends the classifier `<key>.weight` (`[classes, channels]` or the same with two dimensions of 1 after it) and
+    /// `<key>.bias` where the weights have one.
+    fn classify(mut self, key: &str) -> Result<Graph> {
         let weight = format!("{key}.weight");
         if let Some(dims) = self.tensors.dims(&weight) {
             let classes = dims.first().copied().unwrap_or(0);
-            let shape = [classes, self.channels, 1, 1];
+            let shape = [classes, self.tip.channels, 1, 1];
             let shape = if dims.len() == 4 {
                 &shape[..]
             } else {
@@ -217,9 +303,42 @@ impl<'a> Builder<'a> {
         Ok(Graph { nodes: self.nodes })
     }
 
-    /// Appends a node that reads the last one.
+    /// Zeros around the tip by the network's rule; by TensorFlow's they depend on its size.
+    fn padding(&self, [height, width]: [usize; 2], stride: usize) -> Padding {
+        match self.padding {
+            PaddingRule::Same => {
+                let size = self.tip.size;
+                let vertical = Padding::same(size, size, height, stride);
+                let horizontal = Padding::same(size, size, width, stride);
+                Padding {
+                    top: vertical.top,
+                    bottom: vertical.bottom,
+                    ..horizontal
+                }
+            }
+            PaddingRule::Symmetric => Padding {
+                top: height / 2,
+                left: width / 2,
+                bottom: height / 2,
+                right: width / 2,
+            },
+        }
+    }
+
+    /// The tip's size after a window of `kernel` rows has slid over it; planes stay square.
+    fn slide(&mut self, kernel: usize, stride: usize, padding: Padding) {
+        let padded = self.tip.size + padding.top + padding.bottom;
+        self.tip.size = padded.saturating_sub(kernel) / stride.max(1) + 1;
+    }
+
+    /// Appends a node that reads the tip.
     fn push(&mut self, name: &str, op: Op) {
-        let inputs = vec![self.last()];
+        self.push_reading(name, op, vec![self.tip.node]);
+    }
+
+    /// Appends a node, which becomes the tip.
+    fn push_reading(&mut self, name: &str, op: Op, inputs: Vec<usize>) {
+        self.tip.node = self.nodes.len();
         self.nodes.push(Node {
             name: name.into(),
             op,
@@ -279,7 +398,7 @@ mod tests {
     #[test]
     fn missing_and_misshapen_tensors_are_named() {
         let stem = |tensors: &HashMap<String, Tensor>| {
-            Builder::new(tensors, 32)
+            Builder::new(tensors, 32, PaddingRule::Same)
                 .conv(
                     "stem",
                     "first",
@@ -308,7 +427,7 @@ mod tests {
     fn a_classifier_may_be_a_matrix_a_convolution_or_absent() {
         let zeros = |dims: &[usize]| Tensor::zeros(dims, DType::F32, &Device::Cpu).unwrap();
         let nodes = |tensors: &HashMap<String, Tensor>| {
-            Builder::new(tensors, 8)
+            Builder::new(tensors, 8, PaddingRule::Same)
                 .finish("head")
                 .map(|graph| graph.nodes.len())
                 .map_err(|error| error.report())

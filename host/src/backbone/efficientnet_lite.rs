@@ -1,17 +1,20 @@
 //! EfficientNet-Lite: MobileNetV2's blocks scaled as EfficientNet's, with ReLU6 and without squeeze-and-excite.
 //!
 //! Tan and Le 2019 (arXiv:1905.11946), and the TPU reference code's `efficientnet_lite_builder`. Tensor names are those of
-//! the PyTorch port. Every convolution is padded as TensorFlow's SAME.
+//! the PyTorch port, or timm's.
 
 use graft_shared::error::Result;
 
-use super::builder::{Builder, Shape, Shift, Tensors, scaled_channels};
+use super::blocks::{Block, Norms};
+use super::builder::{Builder, Shape, Shift, scaled_channels};
 use crate::nn::{Activation, Graph};
 
 /// Channels of the stem and of the last convolution: they are not scaled.
 const STEM_CHANNELS: usize = 32;
 const HEAD_CHANNELS: usize = 1280;
 const BATCH_NORM_EPSILON: f64 = 1e-3;
+/// The tensor by which weights with timm's names are told.
+const TIMM_STEM: &str = "conv_stem.weight";
 
 /// Blocks of one shape in a row; the first has the stride and changes the channels.
 struct Stage {
@@ -84,17 +87,55 @@ fn scaled_repeats(stage: usize, depth: f64) -> usize {
     }
 }
 
-/// The graph for square inputs of `input_size` pixels; `width` scales the blocks' channels, `depth` the stages' repeats.
+/// The graph; `width` scales the blocks' channels, `depth` the stages' repeats.
 ///
 /// # Errors
 /// A tensor that is missing or has another shape.
-pub(super) fn build(
-    width: f64,
-    depth: f64,
-    tensors: &dyn Tensors,
-    input_size: usize,
-) -> Result<Graph> {
-    let mut builder = Builder::new(tensors, input_size);
+pub(super) fn build(width: f64, depth: f64, builder: Builder) -> Result<Graph> {
+    if builder.has(TIMM_STEM) {
+        with_timms_names(width, depth, builder)
+    } else {
+        with_the_ports_names(width, depth, builder)
+    }
+}
+
+fn with_timms_names(width: f64, depth: f64, mut builder: Builder) -> Result<Graph> {
+    let norms = Norms(BATCH_NORM_EPSILON);
+    let stem = Shape::dense(STEM_CHANNELS, 3, 2);
+    norms.conv(
+        &mut builder,
+        "stem",
+        "conv_stem",
+        "bn1",
+        stem,
+        Activation::Relu6,
+    )?;
+    for (index, stage) in STAGES.iter().enumerate() {
+        for repeat in 0..scaled_repeats(index, depth) {
+            let block = Block {
+                kernel: stage.kernel,
+                stride: if repeat == 0 { stage.stride } else { 1 },
+                expansion: stage.expansion as f64,
+                channels: scaled_channels(stage.channels, width),
+                activation: Activation::Relu6.into(),
+                squeeze_and_excite: false,
+            };
+            block.append(&mut builder, norms, &format!("blocks.{index}.{repeat}"))?;
+        }
+    }
+    let head = Shape::dense(HEAD_CHANNELS, 1, 1);
+    norms.conv(
+        &mut builder,
+        "head",
+        "conv_head",
+        "bn2",
+        head,
+        Activation::Relu6,
+    )?;
+    builder.finish("classifier")
+}
+
+fn with_the_ports_names(width: f64, depth: f64, mut builder: Builder) -> Result<Graph> {
     builder.conv(
         "stem",
         "_conv_stem",
@@ -131,8 +172,8 @@ fn inverted_residual(
 ) -> Result<()> {
     let name = |part: &str| format!("blocks.{index}.{part}");
     let key = |part: &str| format!("_blocks.{index}.{part}");
-    let (input, input_channels) = (builder.last(), builder.channels());
-    let expanded = input_channels * stage.expansion;
+    let input = builder.tip();
+    let expanded = input.channels * stage.expansion;
     if stage.expansion != 1 {
         builder.conv(
             &name("expand"),
@@ -156,8 +197,8 @@ fn inverted_residual(
         Shape::dense(channels, 1, 1),
         Activation::None,
     )?;
-    if stride == 1 && input_channels == channels {
-        builder.add(&name("add"), input);
+    if stride == 1 && input.channels == channels {
+        builder.add(&name("add"), input, Activation::None);
     }
     Ok(())
 }

@@ -1,10 +1,15 @@
 //! Pretrained backbones: what there is, where the weights come from, and the graph that they fill.
 
+mod blocks;
 mod builder;
 mod checkpoint;
 mod efficientnet_lite;
+mod inception_v3;
 mod mobilenet;
+mod mobilenet_v3;
+mod mobilenet_v4;
 pub mod registry;
+mod resnet;
 pub mod sources;
 pub mod weights;
 
@@ -13,8 +18,8 @@ use graft_shared::digest::sha256;
 use graft_shared::error::{Context, Error, Result};
 use graft_shared::preprocess::{Filter, Fit, Pixels, Preprocess};
 
-use crate::nn::{Graph, Op};
-use builder::Tensors;
+use crate::nn::{Graph, Node, Op};
+use builder::{Builder, Tensors};
 use registry::Architecture;
 pub use registry::BackboneSpec;
 pub use sources::Source;
@@ -25,9 +30,9 @@ pub use weights::FetchOptions;
 pub struct Backbone {
     /// Its name in the registry.
     pub name: String,
-    /// All nodes, up to and with the classifier that it was trained with; to the pool where the weights have none.
+    /// All nodes, up to and with the classifier that it was trained with; to the bottleneck where the weights have none.
     pub graph: Graph,
-    /// Index of the node whose output `[n, bottleneck_len]` feeds a classifier: the global average pool.
+    /// Index of the node whose output `[n, bottleneck_len]` feeds a classifier.
     pub bottleneck: usize,
     /// Values of a bottleneck.
     pub bottleneck_len: usize,
@@ -63,18 +68,26 @@ pub fn load(name: &str, input_size: Option<usize>, options: &FetchOptions) -> Re
             (checkpoint::read(&file.path)?, file.digest, origin)
         }
     };
-    let graph = build(spec.architecture, &tensors, input_size)
+    let graph = build(&spec, &tensors, input_size)
         .with_context(|| format!("building `{name}` from {origin}"))?;
     Backbone::new(graph, input_size, digest, spec)
 }
 
-fn build(architecture: Architecture, tensors: &dyn Tensors, input_size: usize) -> Result<Graph> {
-    match architecture {
+fn build(spec: &BackboneSpec, tensors: &dyn Tensors, input_size: usize) -> Result<Graph> {
+    let builder = Builder::new(tensors, input_size, spec.padding);
+    match spec.architecture {
         Architecture::EfficientnetLite { width, depth } => {
-            efficientnet_lite::build(width, depth, tensors, input_size)
+            efficientnet_lite::build(width, depth, builder)
         }
-        Architecture::MobilenetV1 { width } => mobilenet::build_v1(width, tensors, input_size),
-        Architecture::MobilenetV2 { width } => mobilenet::build_v2(width, tensors, input_size),
+        Architecture::MobilenetV1 { width } => mobilenet::build_v1(width, builder),
+        Architecture::MobilenetV2 { width } => mobilenet::build_v2(width, builder),
+        Architecture::MobilenetV2Timm { width, depth } => {
+            mobilenet::build_v2_timm(width, depth, builder)
+        }
+        Architecture::MobilenetV3 { size, width } => mobilenet_v3::build(size, width, builder),
+        Architecture::MobilenetV4ConvSmall => mobilenet_v4::build_conv_small(builder),
+        Architecture::Resnet { layers } => resnet::build(layers, builder),
+        Architecture::InceptionV3 => inception_v3::build(builder),
     }
 }
 
@@ -85,20 +98,16 @@ impl Backbone {
         weights_digest: [u8; 32],
         spec: BackboneSpec,
     ) -> Result<Backbone> {
-        let bottleneck = graph
-            .nodes
-            .iter()
-            .position(|node| matches!(node.op, Op::GlobalAveragePool))
-            .context("the graph has no global average pool")?;
-        // What is pooled has the channels of the last convolution before it.
-        let bottleneck_len = graph.nodes[..bottleneck]
-            .iter()
-            .rev()
-            .find_map(|node| match &node.op {
-                Op::Conv(conv) => conv.weight.dim(0).ok(),
-                _ => None,
-            })
-            .context("the graph has no convolution")?;
+        let last = graph.nodes.len().saturating_sub(1);
+        let bottleneck = match graph.nodes.last() {
+            Some(Node {
+                op: Op::Linear(_),
+                inputs,
+                ..
+            }) => inputs.first().copied().unwrap_or(0),
+            _ => last,
+        };
+        let bottleneck_len = graph.channels(bottleneck)?;
         Ok(Backbone {
             name: spec.name.clone(),
             graph,
@@ -177,7 +186,8 @@ pub(crate) mod testing {
 
     use super::*;
     use crate::nn::testing::pseudo_random;
-    use crate::nn::{Activation, Conv, Linear, Node, Padding};
+    use crate::nn::{Activation, Conv, Function, Linear, Padding, Pool, PoolKind};
+    use builder::Shape;
 
     /// One convolution for inputs of 16 pixels, bottlenecks of 5 values.
     pub(crate) fn tiny() -> Backbone {
@@ -212,6 +222,80 @@ pub(crate) mod testing {
         let spec = registry::all().unwrap().remove(0);
         Backbone::new(Graph { nodes }, 16, [0; 32], spec).unwrap()
     }
+
+    /// Every operator that a backbone may have, for inputs of 16 pixels, bottlenecks of 5 values.
+    pub(crate) fn every_operator() -> Backbone {
+        let anything = builder::testing::Anything {
+            without_classifier: true,
+            ..Default::default()
+        };
+        let mut builder = Builder::new(&anything, 16, registry::PaddingRule::Symmetric);
+        let conv = |builder: &mut Builder, name: &str, shape, activation| {
+            let shift = builder::Shift::Bias;
+            builder.conv(name, name, shift, shape, activation).unwrap();
+        };
+        let pool = |kind, stride| Pool {
+            kind,
+            kernel: 3,
+            stride,
+            padding: Padding::symmetric(1),
+        };
+        conv(
+            &mut builder,
+            "stem",
+            Shape::dense(8, 3, 1),
+            Activation::Relu,
+        );
+        builder.pool("largest", pool(PoolKind::Max, 2));
+        let input = builder.tip();
+        conv(
+            &mut builder,
+            "row",
+            Shape::rectangular(8, 1, 7),
+            Activation::None,
+        );
+        builder.function("swish", Function::HardSwish);
+        let left = builder.tip();
+        builder.go_to(input);
+        builder.pool("mean", pool(PoolKind::Average, 1));
+        conv(
+            &mut builder,
+            "column",
+            Shape::rectangular(8, 7, 1),
+            Activation::Relu6,
+        );
+        let right = builder.tip();
+        builder.concat("both", &[left, right]);
+        let image = builder.tip();
+        builder.squeeze("squeeze");
+        conv(
+            &mut builder,
+            "gate",
+            Shape::dense(16, 1, 1),
+            Activation::None,
+        );
+        builder.function("sigmoid", Function::HardSigmoid);
+        builder.multiply_channels("excite", image);
+        let excited = builder.tip();
+        conv(
+            &mut builder,
+            "depthwise",
+            Shape::depthwise(16, 3, 1),
+            Activation::None,
+        );
+        builder.add("add", excited, Activation::Relu);
+        builder.squeeze("pool");
+        conv(
+            &mut builder,
+            "head",
+            Shape::dense(5, 1, 1),
+            Activation::None,
+        );
+        builder.function("head.swish", Function::HardSwish);
+        let graph = builder.finish_pooled("classifier").unwrap();
+        let spec = registry::all().unwrap().remove(0);
+        Backbone::new(graph, 16, [0; 32], spec).unwrap()
+    }
 }
 
 #[cfg(test)]
@@ -245,7 +329,7 @@ mod tests {
     #[test]
     fn every_backbone_of_the_registry_is_built_and_costs_what_is_said() {
         for spec in registry::all().unwrap() {
-            let graph = build(spec.architecture, &Anything::default(), spec.input_size).unwrap();
+            let graph = build(&spec, &Anything::default(), spec.input_size).unwrap();
             let mmacs = multiply_adds(&graph, spec.input_size) / 1e6;
             let said = spec.mmacs;
             assert!(
@@ -272,7 +356,8 @@ mod tests {
                 without_classifier,
                 ..Anything::default()
             };
-            build(Architecture::MobilenetV2 { width: 0.35 }, &anything, 32).unwrap();
+            let spec = registry::find("mobilenet_v2_0.35_96").unwrap();
+            build(&spec, &anything, 32).unwrap();
             let tensors: HashMap<String, Tensor> = anything.asked_for.into_inner();
             std::fs::write(&path, safetensors::serialize(&tensors, None).unwrap()).unwrap();
             let backbone = load().unwrap();

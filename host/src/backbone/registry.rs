@@ -3,6 +3,7 @@
 use graft_shared::error::{Context, Error, Result};
 use serde::Deserialize;
 
+use super::mobilenet_v3;
 use super::sources::Source;
 
 const REGISTRY: &str = include_str!("../../../models/backbones.toml");
@@ -33,13 +34,23 @@ pub struct BackboneSpec {
     pub interpolation: Interpolation,
     /// Where convolutions put their zeros.
     pub padding: PaddingRule,
-    /// Name of the weights file in the cache.
-    pub file: String,
-    /// SHA-256 of the weights file, lowercase hexadecimal.
-    pub sha256: String,
+    /// The weights file that accuracy and card speak of; none where this program has never seen it.
+    pub weights: Option<Weights>,
+    /// What `--weights` takes where no file is pinned: safetensors on the Hub, as their publisher names them.
+    pub published: Option<String>,
     /// Where the weights come from, in the order in which they are tried; empty where the user brings the file.
     #[serde(default)]
     pub sources: Vec<Source>,
+}
+
+/// A weights file of known content.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Weights {
+    /// Its name in the cache.
+    pub file: String,
+    /// SHA-256 of its bytes, lowercase hexadecimal.
+    pub sha256: String,
 }
 
 /// The graphs that can be built: a family and how its member is scaled.
@@ -58,11 +69,34 @@ pub enum Architecture {
         /// Factor on all channels.
         width: f64,
     },
-    /// MobileNet, version 2.
+    /// MobileNet, version 2, BatchNorm folded.
     MobilenetV2 {
         /// Factor on all channels; on those of the last convolution only where it is above 1.
         width: f64,
     },
+    /// MobileNet, version 2, by timm's names.
+    MobilenetV2Timm {
+        /// As above; those of stem and last convolution stay as they are where `depth` is above 1.
+        width: f64,
+        /// Factor on the repeats of each stage but the first and the last.
+        depth: f64,
+    },
+    /// MobileNet, version 3.
+    MobilenetV3 {
+        /// Which of the two.
+        size: mobilenet_v3::Size,
+        /// Factor on all channels but the bottleneck's.
+        width: f64,
+    },
+    /// MobileNet, version 4, Conv-S.
+    MobilenetV4ConvSmall,
+    /// ResNet.
+    Resnet {
+        /// 18, 34 or 50.
+        layers: usize,
+    },
+    /// Inception, version 3.
+    InceptionV3,
 }
 
 /// How pictures are resized.
@@ -75,12 +109,58 @@ pub enum Interpolation {
     Bicubic,
 }
 
+/// The board that a backbone is good on, and all that are faster; Raspberry Pis stand for their like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Board {
+    /// Cortex-A53 at 1 GHz: no dot products, one instruction at a time.
+    Zero2W,
+    /// Cortex-A72 at 1.8 GHz: no dot products.
+    Pi4,
+    /// Cortex-A76 at 2.4 GHz: dot products.
+    Pi5,
+}
+
+impl Board {
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Board::Zero2W => "Zero 2 W",
+            Board::Pi4 => "Pi 4",
+            Board::Pi5 => "Pi 5",
+        }
+    }
+
+    /// Millions of multiply-adds in a quarter of a second on one core: 0.3 instructions for each of them without dot
+    /// products and 0.14 with (docs/benchmarks.md), and 1, 1.5 and 1.5 instructions in a cycle.
+    fn affordable(self) -> f64 {
+        match self {
+            Board::Zero2W => 830.0,
+            Board::Pi4 => 2250.0,
+            Board::Pi5 => 6400.0,
+        }
+    }
+}
+
+impl BackboneSpec {
+    /// The smallest board that should label four pictures in a second on one core; an estimate, no board was timed. `None`
+    /// where none does.
+    #[must_use]
+    pub fn smallest_board(&self) -> Option<Board> {
+        [Board::Zero2W, Board::Pi4, Board::Pi5]
+            .into_iter()
+            .find(|board| self.mmacs <= board.affordable())
+    }
+}
+
 /// Where convolutions put their zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PaddingRule {
     /// TensorFlow's SAME: an odd one out goes to the bottom and the right.
     Same,
+    /// Half the kernel on every side.
+    Symmetric,
 }
 
 #[derive(Deserialize)]
@@ -129,20 +209,34 @@ mod tests {
         let backbones = all().unwrap();
         assert!(!backbones.is_empty());
         for spec in &backbones {
-            assert_eq!(spec.sha256.len(), 64, "{}", spec.name);
-            assert!(
-                spec.sha256
-                    .bytes()
-                    .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
-            );
-            assert!(!spec.file.contains(['/', '\\']), "{}", spec.file);
+            if let Some(Weights { file, sha256 }) = &spec.weights {
+                assert_eq!(sha256.len(), 64, "{}", spec.name);
+                assert!(
+                    sha256
+                        .bytes()
+                        .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+                );
+                assert!(!file.contains(['/', '\\']), "{file}");
+            } else {
+                assert!(spec.sources.is_empty(), "{} has no hash", spec.name);
+                let published = spec.published.as_ref().unwrap();
+                published.parse::<Source>().unwrap();
+            }
             assert!(spec.crop_pct > 0.0 && spec.crop_pct <= 1.0);
             assert!(spec.std.iter().all(|&std| std > 0.0));
-            assert_eq!(find(&spec.name).unwrap().sha256, spec.sha256);
+            assert_eq!(find(&spec.name).unwrap().mmacs, spec.mmacs);
         }
         let unique: std::collections::BTreeSet<_> =
             backbones.iter().map(|spec| &spec.name).collect();
         assert_eq!(unique.len(), backbones.len());
+    }
+
+    #[test]
+    fn larger_backbones_are_good_on_larger_boards() {
+        let board = |name: &str| find(name).unwrap().smallest_board();
+        assert_eq!(board("efficientnet_lite0"), Some(Board::Zero2W));
+        assert_eq!(board("resnet18"), Some(Board::Pi4));
+        assert_eq!(board("inception_v3"), Some(Board::Pi5));
     }
 
     #[test]

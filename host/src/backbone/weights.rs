@@ -8,7 +8,7 @@ use graft_shared::digest;
 use graft_shared::error::{Context, Error, Result};
 use graft_shared::files;
 
-use super::registry::BackboneSpec;
+use super::registry::{BackboneSpec, Weights};
 use super::sources::Source;
 
 /// Where weights may come from.
@@ -63,7 +63,8 @@ pub fn directory(options: &FetchOptions) -> Result<PathBuf> {
 /// # Errors
 /// It is not there, can't be read, or has another content than the registry says.
 pub fn cached(spec: &BackboneSpec, options: &FetchOptions) -> Result<WeightsFile> {
-    let path = directory(options)?.join(&spec.file);
+    let weights = pinned(spec)?;
+    let path = directory(options)?.join(&weights.file);
     let bytes = fs::read(&path).map_err(|error| {
         if error.kind() == io::ErrorKind::NotFound {
             Error::new(format!("{} is not there", path.display()))
@@ -71,7 +72,7 @@ pub fn cached(spec: &BackboneSpec, options: &FetchOptions) -> Result<WeightsFile
             Error::new(format!("reading {}", path.display())).source(error)
         }
     })?;
-    let digest = check(spec, &bytes).with_context(|| format!("{}", path.display()))?;
+    let digest = check(weights, &bytes).with_context(|| format!("{}", path.display()))?;
     Ok(WeightsFile { path, digest })
 }
 
@@ -82,6 +83,7 @@ pub fn cached(spec: &BackboneSpec, options: &FetchOptions) -> Result<WeightsFile
 /// # Errors
 /// No source has the file, or with other content; the message names both hashes, and the file is not kept.
 pub fn fetch(spec: &BackboneSpec, options: &FetchOptions) -> Result<WeightsFile> {
+    let weights = pinned(spec)?;
     let mut last_error = match cached(spec, options) {
         Ok(file) => return Ok(file),
         Err(error) => error,
@@ -104,7 +106,7 @@ pub fn fetch(spec: &BackboneSpec, options: &FetchOptions) -> Result<WeightsFile>
     } else if spec.sources.is_empty() {
         error.hint(format!(
             "nobody serves this file: bring it with `graft backbones fetch {} --from FILE`, its SHA-256 is {}",
-            spec.name, spec.sha256
+            spec.name, weights.sha256
         ))
     } else {
         error
@@ -120,25 +122,40 @@ pub fn fetch_from(
     spec: &BackboneSpec,
     options: &FetchOptions,
 ) -> Result<WeightsFile> {
+    let weights = pinned(spec)?;
     let bytes = source.read(options.offline)?;
-    let digest = check(spec, &bytes).with_context(|| format!("weights from {source}"))?;
+    let digest = check(weights, &bytes).with_context(|| format!("weights from {source}"))?;
     let directory = directory(options)?;
     fs::create_dir_all(&directory)
         .with_context(|| format!("making the cache folder {}", directory.display()))?;
-    let path = directory.join(&spec.file);
+    let path = directory.join(&weights.file);
     files::write_atomic(&path, &bytes)?;
     Ok(WeightsFile { path, digest })
 }
 
-fn check(spec: &BackboneSpec, bytes: &[u8]) -> Result<[u8; 32]> {
+/// The weights file that the registry pins.
+fn pinned(spec: &BackboneSpec) -> Result<&Weights> {
+    spec.weights.as_ref().ok_or_else(|| {
+        let name = &spec.name;
+        let error = Error::new(format!("no weights of `{name}` are pinned: bring a file"));
+        match &spec.published {
+            Some(published) => error.hint(format!(
+                "`graft train --backbone {name} --weights {published}`, or a file of these tensors on this machine"
+            )),
+            None => error.hint(format!("`graft train --backbone {name} --weights FILE`")),
+        }
+    })
+}
+
+fn check(weights: &Weights, bytes: &[u8]) -> Result<[u8; 32]> {
     let digest = digest::sha256(bytes);
     let found = digest::hex(&digest);
-    if found == spec.sha256 {
+    if found == weights.sha256 {
         return Ok(digest);
     }
     Err(Error::new(format!(
         "the weights file is not the expected one: its SHA-256 is {found}, expected {}",
-        spec.sha256
+        weights.sha256
     ))
     .hint("the download was damaged or the source has changed; the file is not used. Try again, or fetch it elsewhere"))
 }
@@ -154,8 +171,10 @@ mod tests {
 
     fn spec(sha256: &str, sources: Vec<Source>) -> BackboneSpec {
         let mut spec = registry::all().unwrap().remove(0);
-        spec.file = "weights.pth".into();
-        spec.sha256 = sha256.into();
+        spec.weights = Some(Weights {
+            file: "weights.pth".into(),
+            sha256: sha256.into(),
+        });
         spec.sources = sources;
         spec
     }
@@ -205,6 +224,19 @@ mod tests {
             .report();
         assert!(report.contains("--offline"), "{report}");
         assert!(!missing.exists());
+    }
+
+    #[test]
+    fn what_is_not_pinned_is_named_for_the_user_to_bring() {
+        let folder = tempfile::tempdir().unwrap();
+        let spec = registry::find("resnet18").unwrap();
+        let report = fetch(&spec, &options(folder.path(), false))
+            .unwrap_err()
+            .report();
+        assert!(
+            report.contains("--weights hf:timm/resnet18.tv_in1k/"),
+            "{report}"
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ use graft_shared::error::{Context, Result};
 use serde_json::json;
 
 use super::{Done, print};
-use crate::backbone::registry::{self, BackboneSpec};
+use crate::backbone::registry::{self, BackboneSpec, Board};
 use crate::backbone::{FetchOptions, weights};
 use crate::cli::BackbonesCommand;
 
@@ -50,10 +50,13 @@ pub fn run(command: &BackbonesCommand) -> Result<Done> {
     Ok(Done::Fine)
 }
 
-/// Where the weights are to be had: `cached`, `pip`, `hub`, or `by hand`.
+/// Where the weights are to be had: `cached`, `pip`, `hub`, `by hand`, or `--weights`.
 fn availability(spec: &BackboneSpec, options: &FetchOptions) -> &'static str {
     if weights::cached(spec, options).is_ok() {
         return "cached";
+    }
+    if spec.weights.is_none() {
+        return "--weights";
     }
     spec.sources
         .first()
@@ -62,16 +65,22 @@ fn availability(spec: &BackboneSpec, options: &FetchOptions) -> &'static str {
 
 fn list_text(backbones: &[BackboneSpec], options: &FetchOptions) -> Result<String> {
     let mut text = format!(
-        "{:22}{:>6}{:>7}{:>9}  {:12}WEIGHTS\n",
-        "NAME", "INPUT", "MMACS", "TOP-1", "LICENCE"
+        "{:24}{:>5}{:>7}{:>9}  {:10}{:14}WEIGHTS\n",
+        "NAME", "INPUT", "MMACS", "TOP-1", "BOARD", "LICENCE"
     );
+    let mut to_name = String::new();
     let mut by_hand = String::new();
     for spec in backbones {
         let availability = availability(spec, options);
         writeln!(
             text,
-            "{:22}{:>6}{:>7}{:>7.1} %  {:12}{availability}",
-            spec.name, spec.input_size, spec.mmacs, spec.top1, spec.licence
+            "{:24}{:>5}{:>7}{:>7.1} %  {:10}{:14}{availability}",
+            spec.name,
+            spec.input_size,
+            spec.mmacs,
+            spec.top1,
+            spec.smallest_board().map_or("-", Board::name),
+            spec.licence
         )
         .context("writing the list")?;
         if availability == "by hand" {
@@ -81,10 +90,19 @@ fn list_text(backbones: &[BackboneSpec], options: &FetchOptions) -> Result<Strin
                 spec.name, spec.name
             );
         }
+        if let (None, Some(published)) = (&spec.weights, &spec.published) {
+            to_name = format!(
+                "\n`--weights`: no file's hash is known here; name safetensors with timm's or torchvision's tensors. For example\n\
+                 graft train --backbone {} --weights {published}\n",
+                spec.name
+            );
+        }
     }
     write!(
         text,
-        "\nINPUT in pixels, MMACS in millions of multiply-adds, TOP-1 on ImageNet as published.\nThe cache is {}.\n{by_hand}",
+        "\nINPUT in pixels, MMACS in millions of multiply-adds, TOP-1 on ImageNet as published. BOARD: the\n\
+         smallest Raspberry Pi that should label four pictures in a second on one core; no board was timed.\n\
+         The cache is {}.\n{by_hand}{to_name}",
         weights::directory(options)?.display()
     )
     .context("writing the list")?;
@@ -96,15 +114,18 @@ fn list_json(backbones: &[BackboneSpec], options: &FetchOptions) -> Result<Strin
     let list: Vec<_> = backbones
         .iter()
         .map(|spec| {
+            let weights = spec.weights.as_ref();
             json!({
                 "name": spec.name,
                 "input_size": spec.input_size,
                 "mmacs": spec.mmacs,
                 "imagenet_top1": spec.top1,
                 "licence": spec.licence,
+                "smallest_board": spec.smallest_board().map(Board::name),
                 "cached": weights::cached(spec, options).is_ok(),
-                "file": directory.join(&spec.file).to_string_lossy(),
-                "sha256": spec.sha256,
+                "file": weights.map(|weights| directory.join(&weights.file)),
+                "sha256": weights.map(|weights| &weights.sha256),
+                "published": spec.published,
                 "sources": spec.sources.iter().map(|source| source.kind()).collect::<Vec<_>>(),
             })
         })
@@ -128,7 +149,9 @@ mod tests {
         let mut backbones = registry::all().unwrap();
         let text = list_text(&backbones, &options).unwrap();
         assert!(
-            text.contains("efficientnet_lite0       224    385   75.1 %  Apache-2.0  pip"),
+            text.contains(
+                "efficientnet_lite0        224    385   75.1 %  Zero 2 W  Apache-2.0    pip"
+            ),
             "{text}"
         );
         assert!(
@@ -136,8 +159,9 @@ mod tests {
             "{text}"
         );
 
-        backbones[0].sha256 = graft_shared::digest::hex(&graft_shared::digest::sha256(b"weights"));
-        std::fs::write(folder.path().join(&backbones[0].file), b"weights").unwrap();
+        let weights = backbones[0].weights.as_mut().unwrap();
+        weights.sha256 = graft_shared::digest::hex(&graft_shared::digest::sha256(b"weights"));
+        std::fs::write(folder.path().join(&weights.file), b"weights").unwrap();
         let list: serde_json::Value =
             serde_json::from_str(&list_json(&backbones, &options).unwrap()).unwrap();
         assert_eq!(list[0]["cached"], true);

@@ -11,8 +11,8 @@ use tract_onnx::pb::{
 
 use super::Signature;
 
-/// Opset with per-channel QuantizeLinear and DequantizeLinear, and the IR version that goes with it.
-const OPSET: i64 = 13;
+/// Opset with per-channel QuantizeLinear and DequantizeLinear (since 13) and HardSwish, and the IR version that goes with it.
+const OPSET: i64 = 14;
 const IR_VERSION: i64 = 7;
 
 /// A graph being written. Values are named by strings; an initializer's name is unique.
@@ -26,6 +26,7 @@ pub(super) struct Builder {
 pub(super) enum Attribute {
     Integer(i64),
     Integers(Vec<i64>),
+    Float(f32),
 }
 
 impl Builder {
@@ -133,6 +134,9 @@ fn attribute(name: &str, value: Attribute) -> AttributeProto {
         }
         Attribute::Integers(integers) => {
             (attribute.r#type, attribute.ints) = (AttributeType::Ints as i32, integers)
+        }
+        Attribute::Float(float) => {
+            (attribute.r#type, attribute.f) = (AttributeType::Float as i32, float)
         }
     }
     attribute

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 
 use super::Signature;
 use super::builder::{Attribute, Builder};
-use super::int8::{geometry, normalised_pixels, to_nchw};
+use super::operators::{concat, convolution, flatten, function, normalised_pixels, pool, to_nchw};
 use crate::nn::{Activation, Graph, Op};
 use crate::quantize::Normalisation;
 
@@ -36,37 +36,31 @@ pub fn float_model(
                 };
                 let bias = tensor(&mut builder, bias_name, bias)?;
                 let attributes =
-                    geometry(conv.weight.dims(), conv.stride, conv.padding, conv.groups);
-                let sum = if conv.activation == Activation::None {
-                    name.to_owned()
-                } else {
-                    format!("{name}.sum")
-                };
-                let sum = builder.node("Conv", &sum, &[read(0), &weight, &bias], attributes);
-                match conv.activation {
-                    Activation::None => sum,
-                    Activation::Relu => builder.node("Relu", name, &[&sum], vec![]),
-                    Activation::Relu6 => {
-                        let low = builder.floats(format!("{name}.low"), &[], &[0.0]);
-                        let high = builder.floats(format!("{name}.high"), &[], &[6.0]);
-                        builder.node("Clip", name, &[&sum, &low, &high], vec![])
-                    }
-                }
+                    convolution(conv.weight.dims(), conv.stride, conv.padding, conv.groups);
+                let inputs = [read(0), &weight, &bias];
+                activated(&mut builder, name, conv.activation, |builder, name| {
+                    builder.node("Conv", name, &inputs, attributes)
+                })
             }
-            Op::Add => builder.node("Add", name, &[read(0), read(1)], vec![]),
+            Op::Add(activation) => {
+                let inputs = [read(0), read(1)];
+                activated(&mut builder, name, *activation, |builder, name| {
+                    builder.node("Add", name, &inputs, vec![])
+                })
+            }
+            Op::Function(kind) => function(&mut builder, name, &[read(0)], *kind),
+            Op::Pool(window) => pool(&mut builder, name, &[read(0)], *window),
+            Op::Concat => {
+                let inputs: Vec<&str> = (0..node.inputs.len()).map(read).collect();
+                concat(&mut builder, name, &inputs)
+            }
+            Op::MultiplyChannels => builder.node("Mul", name, &[read(0), read(1)], vec![]),
+            Op::Squeeze => builder.node("GlobalAveragePool", name, &[read(0)], vec![]),
+            Op::Flatten => flatten(&mut builder, name, read(0)),
             Op::GlobalAveragePool => {
-                let pooled = builder.node(
-                    "GlobalAveragePool",
-                    &format!("{name}.nchw"),
-                    &[read(0)],
-                    vec![],
-                );
-                builder.node(
-                    "Flatten",
-                    name,
-                    &[&pooled],
-                    vec![("axis", Attribute::Integer(1))],
-                )
+                let pooled = format!("{name}.nchw");
+                let pooled = builder.node("GlobalAveragePool", &pooled, &[read(0)], vec![]);
+                flatten(&mut builder, name, &pooled)
             }
             Op::Linear(linear) => {
                 let weight = tensor(&mut builder, format!("{name}.weight"), &linear.weight)?;
@@ -83,6 +77,26 @@ pub fn float_model(
         outputs.push(output);
     }
     Ok(builder.finish(signature))
+}
+
+/// The node that `write` makes by the name it is given, and `activation` after it; the result is called `name`.
+fn activated(
+    builder: &mut Builder,
+    name: &str,
+    activation: Activation,
+    write: impl FnOnce(&mut Builder, &str) -> String,
+) -> String {
+    if activation == Activation::None {
+        return write(builder, name);
+    }
+    let sum = write(builder, &format!("{name}.sum"));
+    if activation == Activation::Relu {
+        return builder.node("Relu", name, &[&sum], vec![]);
+    }
+    let (low, high) = activation.bounds();
+    let low = builder.floats(format!("{name}.low"), &[], &[low]);
+    let high = builder.floats(format!("{name}.high"), &[], &[high]);
+    builder.node("Clip", name, &[&sum, &low, &high], vec![])
 }
 
 fn tensor(builder: &mut Builder, name: String, values: &Tensor) -> Result<String> {

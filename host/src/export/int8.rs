@@ -1,13 +1,14 @@
-//! The quantized graph in standard operators: Cast, Sub, Div, QuantizeLinear for the pixels where they need it; QLinearConv; DequantizeLinear, Add, QuantizeLinear; DequantizeLinear,
-//! GlobalAveragePool, QuantizeLinear; MatMulInteger, Add, Cast, Mul.
+//! The quantized graph in standard operators: Cast, Sub, Div, QuantizeLinear for the pixels where they need it; QLinearConv;
+//! MaxPool on bytes; MatMulInteger, Add, Cast, Mul for the head; every other operator in f32 between DequantizeLinear and
+//! QuantizeLinear.
 
 use super::Signature;
 use super::builder::{Attribute, Builder};
-use crate::nn::Padding;
-use crate::quantize::{Affine, Normalisation, QuantizedGraph, QuantizedOp};
-
-/// ONNX's number for f32 in `Cast`.
-const FLOAT: i64 = 1;
+use super::operators::{
+    FLOAT, concat, convolution, flatten, function, normalised_pixels, pool, to_nchw,
+};
+use crate::nn::PoolKind;
+use crate::quantize::{Affine, QuantizedGraph, QuantizedOp};
 
 /// The bytes of a quantized graph as an int8 model. Where the pixels are the first activation, no operator stands for them
 /// but a Transpose to ONNX's channel-first layout.
@@ -26,6 +27,9 @@ pub fn int8_model(graph: &QuantizedGraph, signature: Signature) -> Vec<u8> {
         };
         let read = |i: usize| outputs[node.inputs[i]].as_str();
         let read_code = |i: usize| &codes[node.inputs[i]];
+        let inputs: Vec<_> = (0..node.inputs.len())
+            .map(|i| (read(i), read_code(i)))
+            .collect();
         let output = match &node.op {
             QuantizedOp::Input(normalisation) => {
                 let bytes = match normalisation {
@@ -71,40 +75,43 @@ pub fn int8_model(graph: &QuantizedGraph, signature: Signature) -> Vec<u8> {
                     "QLinearConv",
                     name,
                     &inputs,
-                    geometry(shape, *stride, *padding, *groups),
+                    convolution(shape, *stride, *padding, *groups),
                 )
             }
-            QuantizedOp::Add => {
-                let left = dequantize(&mut builder, &format!("{name}.left"), read(0), read_code(0));
-                let right = dequantize(
-                    &mut builder,
-                    &format!("{name}.right"),
-                    read(1),
-                    read_code(1),
-                );
-                let sum = builder.node("Add", &format!("{name}.sum"), &[&left, &right], vec![]);
-                builder.node("QuantizeLinear", name, &[&sum, &code[0], &code[1]], vec![])
+            QuantizedOp::Pool(window) if window.kind == PoolKind::Max => {
+                pool(&mut builder, name, &[read(0)], *window)
             }
+            QuantizedOp::Flatten => flatten(&mut builder, name, read(0)),
             QuantizedOp::GlobalAveragePool => {
-                let real = dequantize(&mut builder, &format!("{name}.real"), read(0), read_code(0));
-                let mean = builder.node(
-                    "GlobalAveragePool",
-                    &format!("{name}.mean"),
-                    &[&real],
-                    vec![],
-                );
-                let pooled = builder.node(
-                    "QuantizeLinear",
-                    &format!("{name}.nchw"),
-                    &[&mean, &code[0], &code[1]],
-                    vec![],
-                );
-                builder.node(
-                    "Flatten",
-                    name,
-                    &[&pooled],
-                    vec![("axis", Attribute::Integer(1))],
-                )
+                let pooled = format!("{name}.nchw");
+                let pooled = on_reals(&mut builder, &pooled, &inputs, &code, |builder, name, x| {
+                    builder.node("GlobalAveragePool", name, x, vec![])
+                });
+                flatten(&mut builder, name, &pooled)
+            }
+            QuantizedOp::Squeeze => {
+                on_reals(&mut builder, name, &inputs, &code, |builder, name, x| {
+                    builder.node("GlobalAveragePool", name, x, vec![])
+                })
+            }
+            QuantizedOp::Add => on_reals(&mut builder, name, &inputs, &code, |builder, name, x| {
+                builder.node("Add", name, x, vec![])
+            }),
+            QuantizedOp::MultiplyChannels => {
+                on_reals(&mut builder, name, &inputs, &code, |builder, name, x| {
+                    builder.node("Mul", name, x, vec![])
+                })
+            }
+            QuantizedOp::Concat => on_reals(&mut builder, name, &inputs, &code, concat),
+            QuantizedOp::Function(kind) => {
+                on_reals(&mut builder, name, &inputs, &code, |builder, name, x| {
+                    function(builder, name, x, *kind)
+                })
+            }
+            QuantizedOp::Pool(window) => {
+                on_reals(&mut builder, name, &inputs, &code, |builder, name, x| {
+                    pool(builder, name, x, *window)
+                })
             }
             QuantizedOp::Linear { weights, inputs } => {
                 let classes = weights.scales.len();
@@ -155,44 +162,6 @@ pub fn int8_model(graph: &QuantizedGraph, signature: Signature) -> Vec<u8> {
     builder.finish(signature)
 }
 
-/// `(pixel - mean) / std` in f32, channels last.
-pub(super) fn normalised_pixels(
-    builder: &mut Builder,
-    Normalisation { mean, std }: Normalisation,
-) -> String {
-    let to_float = vec![("to", Attribute::Integer(FLOAT))];
-    let pixels = builder.node("Cast", "image.float", &["image"], to_float);
-    let mean = builder.floats("image.mean".into(), &[3], &mean);
-    let centred = builder.node("Sub", "image.centred", &[&pixels, &mean], vec![]);
-    let std = builder.floats("image.std".into(), &[3], &std);
-    builder.node("Div", "image.normalised", &[&centred, &std], vec![])
-}
-
-/// Channels first, as ONNX's operators want them.
-pub(super) fn to_nchw(builder: &mut Builder, image: &str) -> String {
-    let perm = vec![("perm", Attribute::Integers(vec![0, 3, 1, 2]))];
-    builder.node("Transpose", "image.nchw", &[image], perm)
-}
-
-/// The attributes of a square convolution with weights `[output channels, input channels / groups, height, width]`.
-pub(super) fn geometry(
-    shape: &[usize],
-    stride: usize,
-    padding: Padding,
-    groups: usize,
-) -> Vec<(&'static str, Attribute)> {
-    let kernel = shape.iter().skip(2).map(|side| *side as i64).collect();
-    let pads = [padding.top, padding.left, padding.bottom, padding.right]
-        .map(|pixels| pixels as i64)
-        .to_vec();
-    vec![
-        ("kernel_shape", Attribute::Integers(kernel)),
-        ("strides", Attribute::Integers(vec![stride as i64; 2])),
-        ("pads", Attribute::Integers(pads)),
-        ("group", Attribute::Integer(groups as i64)),
-    ]
-}
-
 fn code(builder: &mut Builder, name: &str, affine: Affine) -> [String; 2] {
     let scale = builder.floats(format!("{name}.scale_of_output"), &[], &[affine.scale]);
     [
@@ -201,16 +170,33 @@ fn code(builder: &mut Builder, name: &str, affine: Affine) -> [String; 2] {
     ]
 }
 
-fn dequantize(
+/// An operator that `write` puts on the real values of `inputs`, given with their codes; its result becomes bytes of `code`.
+fn on_reals(
     builder: &mut Builder,
     name: &str,
-    value: &str,
+    inputs: &[(&str, &[String; 2])],
     [scale, zero_point]: &[String; 2],
+    write: impl FnOnce(&mut Builder, &str, &[&str]) -> String,
 ) -> String {
+    let reals: Vec<String> = inputs
+        .iter()
+        .enumerate()
+        .map(|(index, (bytes, [scale, zero_point]))| {
+            let real = format!("{name}.real{index}");
+            builder.node(
+                "DequantizeLinear",
+                &real,
+                &[bytes, scale, zero_point],
+                vec![],
+            )
+        })
+        .collect();
+    let reals: Vec<&str> = reals.iter().map(String::as_str).collect();
+    let result = write(builder, &format!("{name}.result"), &reals);
     builder.node(
-        "DequantizeLinear",
+        "QuantizeLinear",
         name,
-        &[value, scale, zero_point],
+        &[&result, scale, zero_point],
         vec![],
     )
 }

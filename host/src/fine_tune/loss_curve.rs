@@ -85,7 +85,7 @@ fn net() -> Graph {
         (unit(20, [24, 8, 1, 1], 1, (0, 0), Activation::Relu6), vec![1]),
         (unit(30, [24, 1, 3, 3], 1, (1, 1), Activation::Relu6), vec![2]),
         (unit(40, [8, 24, 1, 1], 1, (0, 0), Activation::None), vec![3]),
-        (Op::Add, vec![1, 4]),
+        (Op::Add(Activation::None), vec![1, 4]),
         (unit(50, [16, 8, 3, 3], 2, (1, 1), Activation::Relu), vec![5]),
         (unit(60, [16, 1, 5, 5], 2, (1, 2), Activation::Relu6), vec![6]),
         (unit(70, [32, 16, 1, 1], 1, (0, 0), Activation::Relu6), vec![7]),

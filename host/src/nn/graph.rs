@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use graft_shared::error::{Context, Error, Result};
 
-use super::{Conv, Linear, add, pool};
+use super::{Activation, Conv, Function, Linear, Pool, add, multiply, pool};
 
 /// A network as a list of nodes; the output of node `i` is activation `i`.
 ///
@@ -32,8 +32,20 @@ pub enum Op {
     Input,
     /// Convolution, BatchNorm and activation in one unit.
     Conv(Conv),
-    /// Sum of two activations of one shape (the residual connection).
-    Add,
+    /// Sum of two activations of one shape (the residual connection), and what follows it.
+    Add(Activation),
+    /// An activation function that is no clamp.
+    Function(Function),
+    /// The mean or the largest value of each window.
+    Pool(Pool),
+    /// Channels of several activations of one height and width side by side.
+    Concat,
+    /// Product of an activation `[n, c, height, width]` and one `[n, c, 1, 1]` (squeeze-and-excitation).
+    MultiplyChannels,
+    /// Mean over height and width, which stay as 1: `[n, c, height, width]` to `[n, c, 1, 1]`.
+    Squeeze,
+    /// Drops height and width of 1: `[n, c, 1, 1]` to `[n, c]`.
+    Flatten,
     /// Mean over height and width: `[n, c, height, width]` to `[n, c]`.
     GlobalAveragePool,
     /// Fully connected layer: `[n, in]` to `[n, out]`.
@@ -41,16 +53,46 @@ pub enum Op {
 }
 
 impl Op {
-    fn arity(&self) -> usize {
+    /// Whether it can read that many activations.
+    fn takes(&self, inputs: usize) -> bool {
         match self {
-            Op::Input => 0,
-            Op::Add => 2,
-            Op::Conv(_) | Op::GlobalAveragePool | Op::Linear(_) => 1,
+            Op::Input => inputs == 0,
+            Op::Concat => inputs > 0,
+            Op::Add(_) | Op::MultiplyChannels => inputs == 2,
+            _ => inputs == 1,
         }
     }
 }
 
 impl Graph {
+    /// Channels of the output of node `node`, by the weights before it; an image has 3.
+    ///
+    /// # Errors
+    /// No such node, or one that reads a later one.
+    pub fn channels(&self, node: usize) -> Result<usize> {
+        let mut channels: Vec<usize> = Vec::with_capacity(node + 1);
+        for (index, reader) in self.nodes.iter().take(node + 1).enumerate() {
+            let read = |input: &usize| {
+                channels.get(*input).copied().ok_or_else(|| {
+                    Error::new(format!("node {index} `{}` reads a later one", reader.name))
+                })
+            };
+            let output = match &reader.op {
+                Op::Input => 3,
+                Op::Conv(Conv { weight, .. }) | Op::Linear(Linear { weight, .. }) => {
+                    weight.dim(0).context("a weight has no dimensions")?
+                }
+                Op::Concat => reader.inputs.iter().map(read).sum::<Result<usize>>()?,
+                _ => read(reader.inputs.first().unwrap_or(&usize::MAX))?,
+            };
+            channels.push(output);
+        }
+        channels
+            .get(node)
+            .copied()
+            .ok_or_else(|| Error::new(format!("the graph has no node {node}")))
+    }
+
     /// Runs the whole network on `input` (f32, `[n, 3, height, width]`) and returns the last node's output.
     ///
     /// `observe` sees every activation with its node's index, the input's included, before it is freed;
@@ -110,11 +152,10 @@ impl Graph {
 
 impl Node {
     fn forward(&self, activations: &[Option<Tensor>], input: &Tensor) -> Result<Tensor> {
-        if self.inputs.len() != self.op.arity() {
+        if !self.op.takes(self.inputs.len()) {
             return Err(Error::new(format!(
-                "it has {} inputs, its operator takes {}",
-                self.inputs.len(),
-                self.op.arity()
+                "its operator does not take {} inputs",
+                self.inputs.len()
             )));
         }
         let read = |position: usize| {
@@ -126,7 +167,23 @@ impl Node {
         match &self.op {
             Op::Input => Ok(input.clone()),
             Op::Conv(conv) => conv.forward(read(0)?),
-            Op::Add => add::add(read(0)?, read(1)?),
+            Op::Add(activation) => add::add(read(0)?, read(1)?, *activation),
+            Op::Function(function) => function.forward(read(0)?),
+            Op::Pool(pool) => pool.forward(read(0)?),
+            Op::Concat => {
+                let parts: Vec<&Tensor> =
+                    (0..self.inputs.len()).map(read).collect::<Result<_>>()?;
+                Tensor::cat(&parts, 1).context("putting activations side by side")
+            }
+            Op::MultiplyChannels => multiply::multiply_channels(read(0)?, read(1)?),
+            Op::Squeeze => pool::global_average(read(0)?)?
+                .unsqueeze(2)
+                .and_then(|means| means.unsqueeze(3))
+                .context("a mean that keeps height and width"),
+            Op::Flatten => read(0)?
+                .squeeze(3)
+                .and_then(|rows| rows.squeeze(2))
+                .context("flattening wants [n, c, 1, 1]"),
             Op::GlobalAveragePool => pool::global_average(read(0)?),
             Op::Linear(linear) => linear.forward(read(0)?),
         }
@@ -138,8 +195,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use crate::nn::Padding;
     use crate::nn::testing::{largest_difference, pseudo_random};
-    use crate::nn::{Activation, Padding};
 
     fn node(name: &str, op: Op, inputs: &[usize]) -> Node {
         Node {
@@ -163,7 +220,7 @@ mod tests {
             nodes: vec![
                 node("input", Op::Input, &[]),
                 node("conv", Op::Conv(conv), &[0]),
-                node("add", Op::Add, &[1, 0]),
+                node("add", Op::Add(Activation::None), &[1, 0]),
                 node("pool", Op::GlobalAveragePool, &[2]),
             ],
         }
@@ -191,6 +248,33 @@ mod tests {
             .forward_to(2, &input, &mut |_, _| Ok(()))
             .unwrap();
         assert_eq!(largest_difference(&stopped, &sum), 0.0);
+    }
+
+    #[test]
+    fn squeezed_channels_excite_what_is_put_side_by_side() {
+        let ops = [
+            (Op::Input, &[][..]),
+            (Op::Add(Activation::Relu), &[0, 0]),
+            (Op::Concat, &[0, 1]),
+            (Op::Squeeze, &[2]),
+            (Op::MultiplyChannels, &[2, 3]),
+            (Op::Squeeze, &[4]),
+            (Op::Flatten, &[5]),
+        ];
+        let graph = Graph {
+            nodes: ops.map(|(op, inputs)| node("node", op, inputs)).to_vec(),
+        };
+        let input = pseudo_random(&[2, 3, 5, 6], 2);
+        let output = graph.forward(&input, &mut |_, _| Ok(())).unwrap();
+        assert_eq!(output.dims(), [2, 6]);
+        assert_eq!(graph.channels(6).unwrap(), 6);
+        let doubled = (&input * 2.0).unwrap().relu().unwrap();
+        let means = Tensor::cat(&[&input, &doubled], 1)
+            .unwrap()
+            .mean((2, 3))
+            .unwrap();
+        assert!(largest_difference(&output, &means.sqr().unwrap()) < 1e-6);
+        assert!(graph.channels(7).is_err());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Training units: convolution + BatchNorm + activation, add, pool, linear, strung together by one small graph.
+//! Training units: convolution + BatchNorm + activation, add, multiply, pools, linear, strung together by one small graph.
 //!
 //! Tensors are f32, NCHW. The heavy units are operators of our own on candle tensors, because candle runs a depthwise
 //! convolution as a loop over its channels; [`cpu`] holds their kernels.
@@ -7,9 +7,11 @@ mod add;
 mod batch_norm;
 mod conv;
 pub(crate) mod cpu;
+mod function;
 mod graph;
 mod linear;
 mod normalise;
+mod multiply;
 mod pool;
 mod tape;
 #[cfg(test)]
@@ -18,7 +20,9 @@ mod weights;
 
 pub use batch_norm::BatchNorm;
 pub use conv::{Activation, Conv, Padding};
+pub use function::Function;
 pub use graph::{Graph, Node, Op};
 pub use linear::Linear;
 pub use tape::{BatchStatistics, Gradients, Tape};
 pub use weights::{Parameter, Role, Statistics, Weights, read_lists, write_lists};
+pub use pool::{Pool, PoolKind};

@@ -11,7 +11,7 @@ use super::cpu::{Geometry, Size, dense, depthwise, pointwise};
 use super::cpu::{add, linear, pool};
 use super::normalise::Channels;
 use super::weights::{Unit, Weights};
-use super::{Graph, Op};
+use super::{Graph, Op, Pool, PoolKind};
 
 /// Where BatchNorm takes its statistics from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,8 +47,10 @@ struct Place {
     read: Channels,
     low: f32,
     high: f32,
-    /// Of a convolution.
+    /// Of a convolution or pool.
     geometry: Option<Geometry>,
+    /// Of a max pool: where in its window each maximum was.
+    taps: Vec<u8>,
 }
 
 impl Place {
@@ -67,6 +69,7 @@ impl Place {
             low: f32::NEG_INFINITY,
             high: f32::INFINITY,
             geometry: None,
+            taps: Vec::new(),
         })
     }
 
@@ -143,12 +146,26 @@ impl<'g> Tape<'g> {
                         place.geometry = Some(geometry);
                         place
                     }
-                    Op::Add => {
+                    Op::Add(activation) => {
                         let (first, second) = (input(0)?, input(1)?);
                         if (first.channels, first.size.area()) != (second.channels, second.size.area()) {
                             return Err(Error::new("the shapes that it adds differ"));
                         }
-                        Place::new(images, first.channels, first.size)?
+                        let mut place = Place::new(images, first.channels, first.size)?;
+                        (place.low, place.high) = activation.bounds();
+                        place
+                    }
+                    Op::Pool(pool) if pool.kind == PoolKind::Max => {
+                        let from = input(0)?;
+                        let geometry = window(images, from, pool).context("its window does not fit")?;
+                        let mut place = Place::new(images, from.channels, geometry.output)?;
+                        place.taps = vec![0; place.values.len()];
+                        place.geometry = Some(geometry);
+                        place
+                    }
+                    _ => {
+                        return Err(Error::new("its operator can't be fine-tuned")
+                            .hint("`--recipe head` trains the head of every backbone"));
                     }
                     Op::GlobalAveragePool => Place::new(images, input(0)?.channels, Size { height: 1, width: 1 })?,
                     Op::Linear(layer) => {
@@ -208,11 +225,17 @@ impl<'g> Tape<'g> {
                     }
                     finish(place, unit, weights, statistics, self.images);
                 }
-                Op::Add => {
-                    let bounds = (f32::NEG_INFINITY, f32::INFINITY);
+                Op::Add(_) => {
+                    let bounds = (place.low, place.high);
                     let (channels, area) = (place.channels, place.size.area());
                     let (left, right) = (from(0).stored(), from(1).stored());
                     add::forward(channels, area, left, right, bounds, &mut place.values).with_context(named)?;
+                }
+                Op::Pool(_) => {
+                    if let Some(geometry) = &place.geometry {
+                        pool::max_forward(geometry, from(0).stored(), &mut place.values, &mut place.taps)
+                            .with_context(named)?;
+                    }
                 }
                 Op::GlobalAveragePool => {
                     let input = from(0);
@@ -226,6 +249,7 @@ impl<'g> Tape<'g> {
                         linear::forward(sizes, &from(0).values, weight, bias, &mut place.values);
                     }
                 }
+                _ => return Err(Error::new("it can't be trained")).with_context(named),
             }
         }
         Ok(self.places.last().map_or(&[][..], |place| &place.values))
@@ -313,13 +337,20 @@ impl<'g> Tape<'g> {
                         }
                     }
                 }
-                Op::Add => {
-                    let bounds = (f32::NEG_INFINITY, f32::INFINITY);
+                Op::Add(_) => {
+                    let bounds = (place.low, place.high);
                     let (channels, area) = (place.channels, place.size.area());
                     if let Ok([left, right]) = before.get_disjoint_mut([node.inputs[0], node.inputs[1]]) {
                         let left = left.with_gradient(sink());
                         let right = right.with_gradient(sink());
                         add::backward(channels, area, bounds, &place.values, &gradient, left, right)
+                            .with_context(named)?;
+                    }
+                }
+                Op::Pool(_) => {
+                    let input = before[node.inputs[0]].with_gradient(sink());
+                    if let (Some(geometry), (input, Some(input_gradient))) = (&place.geometry, input) {
+                        pool::max_backward(geometry, input, &place.taps, &gradient, input_gradient)
                             .with_context(named)?;
                     }
                 }
@@ -345,6 +376,7 @@ impl<'g> Tape<'g> {
                         }
                     }
                 }
+                _ => return Err(Error::new("it can't be trained")).with_context(named),
             }
             drop(sinks);
             for (input, buffer, _) in targets.into_iter().flatten() {
@@ -370,6 +402,18 @@ impl<'g> Tape<'g> {
             None => vec![0.0; len],
         }
     }
+}
+
+/// A pool's windows as a convolution of each channel.
+fn window(images: usize, input: &Place, pool: &Pool) -> candle_core::Result<Geometry> {
+    let channels = input.channels;
+    Geometry::new(
+        (images, channels, input.size.height, input.size.width),
+        (channels, channels, pool.kernel, pool.kernel),
+        pool.stride,
+        pool.padding,
+        1,
+    )
 }
 
 /// Sizes of a linear layer between two places.

@@ -64,17 +64,17 @@ struct Seen {
 }
 
 impl Calibration {
-    /// The scale and zero point of activation `node` by `method`. The range always holds 0, so that padding and ReLU are
-    /// exact.
+    /// The scale and zero point of activation `node` by `method`, nothing beyond `least` and `most` being told apart. The
+    /// range always holds 0, so that padding and ReLU are exact.
     #[must_use]
-    pub fn range(&self, node: usize, method: Method) -> Affine {
+    pub fn range(&self, node: usize, method: Method, (least, most): (f32, f32)) -> Affine {
         let seen = &self.seen[node];
         let (low, high) = match method {
             Method::Extremes => (f64::from(seen.low), f64::from(seen.high)),
             Method::Percentile => seen.percentile(),
             Method::SquaredError => seen.least_squared_error(),
         };
-        affine(low, high)
+        affine(low.max(f64::from(least)), high.min(f64::from(most)))
     }
 
     /// The mean of each channel of activation `node`.

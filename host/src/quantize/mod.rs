@@ -1,11 +1,12 @@
 //! From a float graph to an int8 one: fold, calibrate, round.
 
 mod calibrate;
+mod codes;
 mod fold;
 mod pixels;
 mod round;
 
-use crate::nn::Padding;
+use crate::nn::{Function, Padding, Pool};
 
 pub use calibrate::{Calibration, Method, calibrate};
 pub use fold::fold;
@@ -59,8 +60,20 @@ pub enum QuantizedOp {
         /// 1, or the number of channels for a depthwise convolution.
         groups: usize,
     },
-    /// Sum of two activations.
+    /// Sum of two activations; what follows is the clamp of the output's scale and zero point.
     Add,
+    /// An activation function.
+    Function(Function),
+    /// The mean or the largest byte of each window.
+    Pool(Pool),
+    /// Channels side by side.
+    Concat,
+    /// Product of an activation and one value per channel.
+    MultiplyChannels,
+    /// Mean over height and width, which stay as 1.
+    Squeeze,
+    /// Drops height and width of 1.
+    Flatten,
     /// Mean over height and width.
     GlobalAveragePool,
     /// Fully connected to f32 logits; weights `[output, input]`.

@@ -3,8 +3,9 @@
 use candle_core::Tensor;
 use graft_shared::error::{Context, Error, Result};
 
+use super::codes::codes;
 use super::{Calibration, Method, PixelCode, QuantizedGraph, QuantizedNode, QuantizedOp, Weights};
-use crate::nn::{Activation, Graph, Op};
+use crate::nn::{Graph, Op};
 
 /// Two products of weights beyond this and a byte would overflow an i16 on ARM without `sdot`.
 const EIGHT_BITS: f64 = 127.0;
@@ -27,20 +28,14 @@ pub fn quantize(
     input: PixelCode,
     seven_bits: bool,
 ) -> Result<QuantizedGraph> {
+    let codes = codes(graph, calibration, method, input);
     let mut nodes: Vec<QuantizedNode> = Vec::with_capacity(graph.nodes.len());
-    for (index, node) in graph.nodes.iter().enumerate() {
+    for (node, &output) in graph.nodes.iter().zip(&codes) {
         let source = node.inputs.first().copied().unwrap_or(0);
-        let read = nodes.get(source).map_or(input.output, |node| node.output);
-        let mut output = calibration.range(index, method);
+        let read = codes[source];
         let op = match &node.op {
-            Op::Input => {
-                output = input.output;
-                QuantizedOp::Input(input.normalisation)
-            }
+            Op::Input => QuantizedOp::Input(input.normalisation),
             Op::Conv(conv) => {
-                if conv.activation == Activation::Relu6 {
-                    output.scale = output.scale.min((6.0 / 255.0) as f32);
-                }
                 let (channels, inputs, height, width) =
                     conv.weight.dims4().context("a convolution's weight")?;
                 let bias = conv.bias.as_ref().ok_or_else(|| {
@@ -63,7 +58,13 @@ pub fn quantize(
                     groups: conv.groups,
                 }
             }
-            Op::Add => QuantizedOp::Add,
+            Op::Add(_) => QuantizedOp::Add,
+            Op::Function(function) => QuantizedOp::Function(*function),
+            Op::Pool(pool) => QuantizedOp::Pool(*pool),
+            Op::Concat => QuantizedOp::Concat,
+            Op::MultiplyChannels => QuantizedOp::MultiplyChannels,
+            Op::Squeeze => QuantizedOp::Squeeze,
+            Op::Flatten => QuantizedOp::Flatten,
             Op::GlobalAveragePool => QuantizedOp::GlobalAveragePool,
             Op::Linear(linear) => {
                 let means = calibration.channel_means(source);

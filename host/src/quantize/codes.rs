@@ -1,0 +1,72 @@
+//! How every activation's bytes stand for reals: its calibrated range, and what its readers ask of it.
+
+use super::{Affine, Calibration, Method, PixelCode};
+use crate::nn::{Activation, Function, Graph, Op, PoolKind};
+
+/// One code per node of the folded graph.
+///
+/// - What only activation functions read keeps to where they are not flat.
+/// - What only a concatenation reads has the concatenation's code, so that it is rounded once.
+/// - What picks or passes on bytes has the code of what it reads.
+pub(super) fn codes(
+    graph: &Graph,
+    calibration: &Calibration,
+    method: Method,
+    input: PixelCode,
+) -> Vec<Affine> {
+    let readers = readers(graph);
+    let code = |node: usize| {
+        let functions: Option<Vec<Function>> = readers[node]
+            .iter()
+            .map(|&reader| match graph.nodes[reader].op {
+                Op::Function(function) => Some(function),
+                _ => None,
+            })
+            .collect();
+        let bounds = functions.unwrap_or_default().into_iter();
+        let bounds = bounds
+            .map(Function::bounds)
+            .reduce(|(low, high), next| (low.min(next.0), high.max(next.1)));
+        let everything = (f32::NEG_INFINITY, f32::INFINITY);
+        calibration.range(node, method, bounds.unwrap_or(everything))
+    };
+    let mut codes: Vec<Affine> = Vec::with_capacity(graph.nodes.len());
+    for (index, node) in graph.nodes.iter().enumerate() {
+        codes.push(match &node.op {
+            Op::Input => input.output,
+            op if passes_on(op) => codes[node.inputs[0]],
+            op => {
+                let concatenation = match readers[index][..] {
+                    [reader] if matches!(graph.nodes[reader].op, Op::Concat) => Some(reader),
+                    _ => None,
+                };
+                let mut code = code(concatenation.unwrap_or(index));
+                if matches!(op, Op::Conv(conv) if conv.activation == Activation::Relu6) {
+                    code.scale = code.scale.min((6.0 / 255.0) as f32);
+                }
+                code
+            }
+        });
+    }
+    codes
+}
+
+/// Whether the output's bytes are bytes of the input.
+fn passes_on(op: &Op) -> bool {
+    match op {
+        Op::Pool(pool) => pool.kind == PoolKind::Max,
+        Op::Flatten => true,
+        _ => false,
+    }
+}
+
+/// Which nodes read each node.
+fn readers(graph: &Graph) -> Vec<Vec<usize>> {
+    let mut readers = vec![Vec::new(); graph.nodes.len()];
+    for (index, node) in graph.nodes.iter().enumerate() {
+        for &input in &node.inputs {
+            readers[input].push(index);
+        }
+    }
+    readers
+}
