@@ -171,7 +171,9 @@ pub fn train(mut options: Options, progress: &Progress) -> Result<Outcome> {
         let rows = features.rows(&dataset, Split::Test)?;
         (backbone, head.clone(), head.logits(&rows.bottlenecks)?, None)
     } else {
+        let train_logits = head.logits(&features.rows(&dataset, Split::Train)?.bottlenecks)?;
         let stage = Stage {
+            train_logits: &train_logits,
             dataset: &dataset,
             backbone: &backbone,
             backbone_for: &|size| backbone::load(&options.backbone, Some(size), &options.weights),

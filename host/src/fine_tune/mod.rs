@@ -92,7 +92,7 @@ pub enum Outcome {
 pub struct Tuned {
     /// Backbone and head.
     pub graph: Graph,
-    /// The best validation accuracy and its epoch; epoch 0 is the head alone.
+    /// The best validation accuracy and its epoch.
     pub best: Option<(f64, usize)>,
     /// Epochs trained.
     pub epochs: usize,
@@ -137,9 +137,7 @@ pub fn run(
         progress.say(&format!("goes on after step {} of {total}", state.position.steps));
         state
     } else {
-        let mut state = State::start(Weights::of(job.full)?, plan);
-        state.position.best = job.validate(&state.weights)?.map(|top1| (top1, 0));
-        state
+        State::start(Weights::of(job.full)?, plan)
     };
     let stage = progress.stage("fine-tuning", total * plan.train_batch_size);
     stage.advance(state.position.steps * plan.train_batch_size);
@@ -199,7 +197,8 @@ pub fn run(
         };
         (all_seconds, all_steps) = (all_seconds + seconds, all_steps + steps.len());
         state.position.loss = 0.0;
-        // Without photos to validate on the last epoch is the best.
+        // Without photos to validate on the last epoch is the best. The head before fine-tuning is no candidate: a
+        // validation that is near the training photos would choose it where it is worse.
         if top1.is_none_or(|top1| state.position.best.is_none_or(|best| top1 >= best.0)) {
             state.position.best = top1.map(|top1| (top1, epoch.epoch));
             state.best = state.mean.clone();

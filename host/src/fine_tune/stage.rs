@@ -8,14 +8,14 @@ use graft_shared::preprocess::Preprocess;
 use serde_json::json;
 
 use super::plan::{Circumstances, Plan};
-use super::{Job, Outcome, Tuned, range_test};
+use super::{Job, Outcome, Tuned, loss, range_test};
 use crate::backbone::Backbone;
 use crate::cli::Recipe;
 use crate::dataset::{Dataset, Split};
 use crate::features::Item;
 use crate::head::Head;
 use crate::interrupt;
-use crate::nn::{Graph, Weights, write_lists};
+use crate::nn::{Weights, write_lists};
 use crate::pictures::loader::Settings as LoaderSettings;
 use crate::pictures::store::DEFAULT_MEMORY;
 use crate::pictures::{Loader, Normalisation, Pictures, Room};
@@ -25,6 +25,9 @@ use crate::settings::{ChosenBy, Settings};
 
 /// Photos that an epoch is validated on, at most.
 const MOST_VALIDATION_PHOTOS: usize = 2000;
+
+/// Tenths that the logits are lessened by, one after the other, at most.
+const SOFTEST: i32 = 30;
 
 /// How to fine-tune, as far as the user said.
 #[derive(Clone, Debug)]
@@ -51,6 +54,8 @@ pub struct Stage<'a> {
     pub backbone_for: &'a dyn Fn(usize) -> Result<Backbone>,
     /// Trained on its bottlenecks.
     pub head: &'a Head,
+    /// What it says of the training photos.
+    pub train_logits: &'a [Vec<f32>],
     /// How photos become the model's input.
     pub preprocess: &'a Preprocess,
     /// What the user said.
@@ -83,9 +88,10 @@ impl Stage<'_> {
         let train = self.pictures(Split::Train, usize::MAX, run, progress)?;
         let validation = self.pictures(Split::Validation, MOST_VALIDATION_PHOTOS, run, progress)?;
         let normalisation = self.normalisation();
-        let small = (self.backbone_for)(plan.small_size)?;
-        let small = with_weights_of(&super::with_head(&small, self.head), self.backbone, self.head)?;
-        let full = super::with_head(self.backbone, self.head);
+        let head = self.softened(plan.label_smoothing)?;
+        let full = super::with_head(self.backbone, &head);
+        let small = super::with_head(&(self.backbone_for)(plan.small_size)?, &head);
+        let small = Weights::of(&full)?.fill(&small)?;
         let loader_settings = LoaderSettings {
             classes: self.dataset.labels.len(),
             batch_len: plan.train_batch_size,
@@ -144,6 +150,36 @@ impl Stage<'_> {
             mean: self.backbone.spec.mean,
             std: self.backbone.spec.std,
         }
+    }
+
+    /// The head, less sure of itself: its logits are scaled so that their loss with smoothed targets is least. Else the
+    /// first steps would drive the whole network towards smaller logits.
+    fn softened(&self, label_smoothing: f64) -> Result<Head> {
+        let classes = self.dataset.labels.len();
+        let spread = (label_smoothing / classes as f64) as f32;
+        let train = self.dataset.indices(Split::Train);
+        let mut targets = vec![spread; train.len() * classes];
+        for (row, class) in targets.chunks_exact_mut(classes).zip(self.dataset.classes(&train)) {
+            row[class] += 1.0 - label_smoothing as f32;
+        }
+        let logits: Vec<f32> = self.train_logits.concat();
+        let mut gradient = vec![0.0; logits.len()];
+        let mut loss = |scale: f64| {
+            let scaled: Vec<f32> = logits.iter().map(|logit| logit * scale as f32).collect();
+            loss::cross_entropy(&scaled, &targets, classes, &mut gradient)
+        };
+        let scales = (0..=SOFTEST).map(|step| 0.9_f64.powi(step));
+        let (scale, _) = scales
+            .map(|scale| (scale, loss(scale)))
+            .min_by(|one, other| one.1.total_cmp(&other.1))
+            .unwrap_or((1.0, 0.0));
+        let scaled = || -> candle_core::Result<Head> {
+            Ok(Head {
+                weight: (&self.head.weight * scale)?,
+                bias: (&self.head.bias * scale)?,
+            })
+        };
+        scaled().context("scaling the head")
     }
 
     /// What the user set, the steps as epochs.
@@ -266,11 +302,6 @@ pub(crate) fn decoded(
         pictures: loaded.pictures,
         classes: dataset.classes(indices),
     })
-}
-
-/// `graph`, which is of the same architecture, with the weights of `backbone` and `head`.
-fn with_weights_of(graph: &Graph, backbone: &Backbone, head: &Head) -> Result<Graph> {
-    Weights::of(&super::with_head(backbone, head))?.fill(graph)
 }
 
 impl Tuned {

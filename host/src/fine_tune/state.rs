@@ -41,7 +41,7 @@ pub(super) struct Position {
     optimizer_steps: u64,
     /// Sum of the losses of the epoch at hand.
     pub(super) loss: f64,
-    /// The best validation accuracy and its epoch, counted from 1; 0 is the head before fine-tuning.
+    /// The best validation accuracy and its epoch, counted from 1.
     pub(super) best: Option<(f64, usize)>,
     /// Factor on all learning rates: halved once when the loss was not finite.
     pub(super) rate_factor: f64,

@@ -163,14 +163,14 @@ impl<'g> Tape<'g> {
                         place.geometry = Some(geometry);
                         place
                     }
-                    _ => {
-                        return Err(Error::new("its operator can't be fine-tuned")
-                            .hint("`--recipe head` trains the head of every backbone"));
-                    }
                     Op::GlobalAveragePool => Place::new(images, input(0)?.channels, Size { height: 1, width: 1 })?,
                     Op::Linear(layer) => {
                         let outputs = layer.weight.dim(0).context("its weight has two dimensions")?;
                         Place::new(images, outputs, Size { height: 1, width: 1 })?
+                    }
+                    _ => {
+                        return Err(Error::new("its operator can't be fine-tuned")
+                            .hint("`--recipe head` trains the head of every backbone"));
                     }
                 })
             };
