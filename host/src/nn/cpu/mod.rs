@@ -1,8 +1,8 @@
-//! Forward kernels on the CPU, in safe Rust on f32 NCHW slices.
+//! Kernels on the CPU, forward and backward, in safe Rust on f32 NCHW slices.
 //!
 //! Vector instructions are chosen at run time (`pulp`), because the program is built for the oldest x86-64. Every output
-//! value is one chain of fused multiply-adds in a fixed order, so that results are the same to the bit for every
-//! instruction set, thread count and batch.
+//! value is one chain of fused multiply-adds in a fixed order, so that a forward pass is the same to the bit for every
+//! instruction set, thread count and batch. Sums over a batch are the same for every thread count.
 
 pub(super) mod add;
 mod channels;
