@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use super::super::gate::{self, Gate, GradientPart};
 use super::super::training::{InputGradient, OutputGradient, Stored};
 use super::super::{Geometry, channels, rows};
-use super::strip::{Place, Strip, gather_row, load, spread_row, store};
+use super::strip::{Place, Strip, for_each_line, gather_row, load, spread_row, store};
 
 /// Rows of a phase that are computed at once.
 const ROWS: usize = 4;
@@ -407,8 +407,8 @@ impl Visit<'_> {
         tap_sums: &mut [[S::f32s; KERNEL]; KERNEL],
     ) {
         let taps = (KERNEL - 1) / STRIDE + 1;
-        // Rows of taps whose sums the registers hold at once.
-        let group = if taps * taps <= 16 { taps } else { 16 / taps };
+        // Rows of taps whose sums the registers hold at once, beside what else is in them.
+        let group = if taps <= 4 { taps } else { 1 };
         let width = self.width;
         let phase_start = self.column_phase * ROWS * width;
         let values = &self.values[phase_start..][..TILE * width];
@@ -427,15 +427,16 @@ impl Visit<'_> {
             }
             let mut totals = [simd.splat_f32s(0.0); TILE];
             for first_tap in (0..taps).step_by(group) {
-                let mut sums = *tap_sums;
-                for line in first_tap..(first_tap + group).min(taps) + TILE - 1 {
-                    let window = &lines[line][column..][..S::F32_LANES + taps - 1];
-                    for tap_x in 0..taps {
-                        let gradient = load::<S>(&window[tap_x..]);
-                        for row in 0..TILE {
-                            if line >= row + first_tap && line - row < (first_tap + group).min(taps)
-                            {
-                                let tap_y = line - row;
+                let mut sums = [[simd.splat_f32s(0.0); KERNEL]; KERNEL];
+                sums[..group].copy_from_slice(&tap_sums[first_tap..][..group]);
+                let weights = &weights[first_tap..][..group];
+                for_each_line!(LINE, {
+                    if LINE < TILE + group - 1 {
+                        let window = &lines[first_tap + LINE][column..][..S::F32_LANES + taps - 1];
+                        for tap_x in 0..taps {
+                            let gradient = load::<S>(&window[tap_x..]);
+                            for row in LINE.saturating_sub(group - 1)..TILE.min(LINE + 1) {
+                                let tap_y = LINE - row;
                                 totals[row] =
                                     simd.mul_add_f32s(weights[tap_y][tap_x], gradient, totals[row]);
                                 sums[tap_y][tap_x] =
@@ -443,8 +444,8 @@ impl Visit<'_> {
                             }
                         }
                     }
-                }
-                *tap_sums = sums;
+                });
+                tap_sums[first_tap..][..group].copy_from_slice(&sums[..group]);
             }
             for (row, &total) in totals.iter().enumerate() {
                 let value = load::<S>(&values[row * width + column..]);

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::super::training::{Output, Stored, Sums};
 use super::super::{Geometry, channels, gate, rows};
-use super::strip::{Place, Strip, load, spread_row, store};
+use super::strip::{Place, Strip, for_each_line, load, spread_row, store};
 
 /// Rows of outputs that are summed at once.
 const ROWS: usize = 4;
@@ -237,18 +237,21 @@ impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
         let [mut first_sum, mut second_sum] = *sums;
         for column in (0..columns).step_by(S::F32_LANES) {
             let mut totals = [simd.splat_f32s(0.0); TILE];
-            for line in 0..(TILE - 1) * STRIDE + KERNEL {
-                let windows = lines[line].map(|row| &row[column..][..S::F32_LANES + KERNEL - 1]);
-                for tap_x in 0..KERNEL {
-                    let value = load::<S>(&windows[tap_x % STRIDE][tap_x / STRIDE..]);
-                    for (row, total) in totals.iter_mut().enumerate() {
-                        if line >= row * STRIDE && line - row * STRIDE < KERNEL {
-                            let weight = weights[line - row * STRIDE][tap_x];
-                            *total = simd.mul_add_f32s(weight, value, *total);
+            for_each_line!(LINE, {
+                if LINE < (TILE - 1) * STRIDE + KERNEL {
+                    let windows =
+                        lines[LINE].map(|row| &row[column..][..S::F32_LANES + KERNEL - 1]);
+                    for tap_x in 0..KERNEL {
+                        let value = load::<S>(&windows[tap_x % STRIDE][tap_x / STRIDE..]);
+                        for (row, total) in totals.iter_mut().enumerate() {
+                            if LINE >= row * STRIDE && LINE - row * STRIDE < KERNEL {
+                                let weight = weights[LINE - row * STRIDE][tap_x];
+                                *total = simd.mul_add_f32s(weight, value, *total);
+                            }
                         }
                     }
                 }
-            }
+            });
             let inside = load::<S>(&inside[column..]);
             for (row, &total) in totals.iter().enumerate() {
                 store(simd, total, &mut tile[row * width + column..]);

@@ -13,6 +13,21 @@ const SLACK: usize = 32;
 /// Lanes of the widest vector.
 const LANES: usize = 16;
 
+/// Repeats a block for each line that a tile's rows may read, at most 13 (a kernel of 7, a stride of 2, 4 rows), with its
+/// number as a constant: the block is compiled for each, where a loop would leave the rows' sums in memory.
+macro_rules! for_each_line {
+    ($line:ident, $block:block) => {
+        for_each_line!($line, $block, 0 1 2 3 4 5 6 7 8 9 10 11 12)
+    };
+    ($line:ident, $block:block, $($number:literal)*) => {
+        $({
+            const $line: usize = $number;
+            $block
+        })*
+    };
+}
+pub(super) use for_each_line;
+
 /// Sizes of a strip of padded planes that are split by stride into phases (row and column modulo stride).
 #[derive(Clone, Copy)]
 pub(super) struct Strip {
