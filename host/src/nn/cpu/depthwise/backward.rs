@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use super::super::gate::{self, Gate, GradientPart};
 use super::super::training::{InputGradient, OutputGradient, Stored};
 use super::super::{Geometry, channels, rows};
-use super::strip::{Place, Strip, gather_row, load, spread_row, store};
+use super::strip::{Place, Stage, Strip, for_each_line, gather_row, load, spread_row, store};
 
 /// Rows of a phase that are computed at once.
 const ROWS: usize = 4;
@@ -114,6 +114,8 @@ fn run<const KERNEL: usize, const STRIDE: usize>(
     }
     tasks.into_par_iter().for_each_init(
         || Scratch {
+            stages: [geometry.input, geometry.output, geometry.output]
+                .map(|plane| Stage::new(strip, per_task, geometry.input_channels, plane.area())),
             output_gradient: vec![0.0; rows * strip.width],
             values: vec![0.0; STRIDE * ROWS * strip.width],
             input_gradient: vec![0.0; STRIDE * ROWS * strip.width],
@@ -130,6 +132,8 @@ fn run<const KERNEL: usize, const STRIDE: usize>(
 
 /// Buffers of one thread.
 struct Scratch {
+    /// Of the input, of the gradient by the BatchNorm's output, of the output.
+    stages: [Stage; 3],
     /// `[rows, width]`, each plane with zeros around.
     output_gradient: Vec<f32>,
     /// `[column phases, ROWS, width]`: the input as stored.
@@ -184,33 +188,46 @@ impl<const KERNEL: usize, const STRIDE: usize> WithSimd
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let TaskWithScratch { mut task, scratch } = self;
-        for (index, channel) in task.channels.clone().enumerate() {
-            let weight = &task.weight[channel * KERNEL * KERNEL..][..KERNEL * KERNEL];
-            let mut weights: Taps<S, KERNEL> = [[[simd.splat_f32s(0.0); KERNEL]; KERNEL]; 4];
-            for (tap, &weight) in weight.iter().enumerate() {
-                let [phase, row, column] = place_of_tap::<KERNEL, STRIDE>(tap);
-                weights[phase][row][column] = simd.splat_f32s(weight);
-            }
-            let mut totals = [[0.0_f64; KERNEL]; KERNEL];
-            for first_image in (0..task.geometry.images).step_by(task.strip.images) {
-                let sums = task.strip(simd, scratch, &weights, index, first_image);
+        let mut totals = vec![[[0.0_f64; KERNEL]; KERNEL]; task.channels.len()];
+        for first_image in (0..task.geometry.images).step_by(task.strip.images) {
+            let images = first_image..task.geometry.images.min(first_image + task.strip.images);
+            let [input, gradient, output] = &mut scratch.stages;
+            input.set(task.input.values, images.clone(), task.channels.clone());
+            gradient.set(
+                task.output_gradient.gradient,
+                images.clone(),
+                task.channels.clone(),
+            );
+            output.set(
+                task.output_gradient.values,
+                images.clone(),
+                task.channels.clone(),
+            );
+            for (index, (channel, totals)) in task.channels.clone().zip(&mut totals).enumerate() {
+                let weight = &task.weight[channel * KERNEL * KERNEL..][..KERNEL * KERNEL];
+                let mut weights: Taps<S, KERNEL> = [[[simd.splat_f32s(0.0); KERNEL]; KERNEL]; 4];
+                for (tap, &weight) in weight.iter().enumerate() {
+                    let [phase, row, column] = place_of_tap::<KERNEL, STRIDE>(tap);
+                    weights[phase][row][column] = simd.splat_f32s(weight);
+                }
+                let sums = task.strip(simd, scratch, &weights, index, images.clone());
                 for (tap, total) in totals.as_flattened_mut().iter_mut().enumerate() {
                     let [phase, row, column] = place_of_tap::<KERNEL, STRIDE>(tap);
                     *total += f64::from(simd.reduce_sum_f32s(sums[phase][row][column]));
                 }
             }
-            if let Some(gradient) = &mut task.weight_gradient {
-                let gradient = &mut gradient[index * KERNEL * KERNEL..];
-                for (gradient, &total) in gradient.iter_mut().zip(totals.as_flattened()) {
-                    *gradient = total as f32;
-                }
+        }
+        if let Some(gradient) = task.weight_gradient {
+            let totals = totals.as_flattened().as_flattened();
+            for (gradient, &total) in gradient.iter_mut().zip(totals) {
+                *gradient = total as f32;
             }
         }
     }
 }
 
 impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
-    /// Channel `index` of the task in the images from `first_image`; returns the gradient by each tap, a part per lane.
+    /// Channel `index` of the task in some images; returns the gradient by each tap, a part per lane.
     #[inline(always)]
     fn strip<S: Simd>(
         &mut self,
@@ -218,7 +235,7 @@ impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
         scratch: &mut Scratch,
         weights: &Taps<S, KERNEL>,
         index: usize,
-        first_image: usize,
+        images: Range<usize>,
     ) -> Taps<S, KERNEL> {
         let Geometry {
             input,
@@ -227,7 +244,6 @@ impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
             ..
         } = *self.geometry;
         let channel = self.channels.start + index;
-        let images = first_image..self.geometry.images.min(first_image + self.strip.images);
         if scratch.images != images.len() {
             scratch.images = images.len();
             scratch.output_gradient.fill(0.0);
@@ -253,11 +269,11 @@ impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
                 let left = of_phase::<STRIDE>(row_phase, padding.top + input.height) - first;
                 let rows = if left < ROWS { left.min(1) } else { ROWS };
                 while gradient_rows < (first + rows).min(output.height) {
-                    self.read_gradient_row(scratch, channel, images.clone(), gradient_rows);
+                    self.read_gradient_row(scratch, index, images.len(), gradient_rows);
                     gradient_rows += 1;
                 }
                 let y = (first * STRIDE + row_phase).saturating_sub(padding.top);
-                self.read_input_rows(scratch, channel, images.clone(), y, rows);
+                self.read_input_rows(scratch, index, images.len(), y, rows);
                 let columns = images.len() * self.strip.pitch;
                 for column_phase in 0..STRIDE {
                     let phase = row_phase * STRIDE + column_phase;
@@ -289,26 +305,26 @@ impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
 
     /// Writes row `y` of the output gradient to its place between the zeros.
     #[inline(always)]
-    fn read_gradient_row(
-        &self,
-        scratch: &mut Scratch,
-        channel: usize,
-        images: Range<usize>,
-        y: usize,
-    ) {
-        let output = self.geometry.output;
+    fn read_gradient_row(&self, scratch: &mut Scratch, index: usize, images: usize, y: usize) {
+        let width = self.geometry.output.width;
         let reach = (KERNEL - 1) / STRIDE;
-        let by_gradient = self.output_gradient.by_gradient[channel];
-        let by_value = self.output_gradient.by_value[channel];
-        let constant = self.output_gradient.constant[channel];
-        for (image, index) in images.enumerate() {
-            let plane = index * self.geometry.input_channels + channel;
-            let start = plane * output.area() + y * output.width;
+        let OutputGradient {
+            gradient,
+            values,
+            by_gradient,
+            by_value,
+            constant,
+        } = self.output_gradient;
+        let channel = self.channels.start + index;
+        let (by_gradient, by_value) = (by_gradient[channel], by_value[channel]);
+        let constant = constant[channel];
+        let [_, gradients, outputs] = &scratch.stages;
+        for image in 0..images {
             let place = (y + reach) * self.strip.width + image * self.strip.pitch + reach;
             rows::combine(
-                &self.output_gradient.gradient[start..][..output.width],
-                &self.output_gradient.values[start..][..output.width],
-                &mut scratch.output_gradient[place..][..output.width],
+                &gradients.plane(gradient, image, index)[y * width..][..width],
+                &outputs.plane(values, image, index)[y * width..][..width],
+                &mut scratch.output_gradient[place..][..width],
                 |gradient, value| gradient.mul_add(by_gradient, value.mul_add(by_value, constant)),
             );
         }
@@ -319,17 +335,16 @@ impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
     fn read_input_rows(
         &self,
         scratch: &mut Scratch,
-        channel: usize,
-        images: Range<usize>,
+        index: usize,
+        images: usize,
         y: usize,
         rows: usize,
     ) {
-        let input = self.geometry.input;
-        for (image, index) in images.enumerate() {
-            let plane = index * self.geometry.input_channels + channel;
-            let plane = &self.input.values[plane * input.area()..][..input.area()];
+        let width = self.geometry.input.width;
+        for image in 0..images {
+            let plane = scratch.stages[0].plane(self.input.values, image, index);
             for row in 0..rows {
-                let values = &plane[(y + row * STRIDE) * input.width..][..input.width];
+                let values = &plane[(y + row * STRIDE) * width..][..width];
                 let place = self.place(row, image);
                 spread_row::<STRIDE>(values, &mut scratch.values, place, |value| value);
             }
@@ -407,8 +422,8 @@ impl Visit<'_> {
         tap_sums: &mut [[S::f32s; KERNEL]; KERNEL],
     ) {
         let taps = (KERNEL - 1) / STRIDE + 1;
-        // Rows of taps whose sums the registers hold at once.
-        let group = if taps * taps <= 16 { taps } else { 16 / taps };
+        // Rows of taps whose sums the registers hold at once, beside what else is in them.
+        let group = if taps <= 4 { taps } else { 1 };
         let width = self.width;
         let phase_start = self.column_phase * ROWS * width;
         let values = &self.values[phase_start..][..TILE * width];
@@ -427,15 +442,16 @@ impl Visit<'_> {
             }
             let mut totals = [simd.splat_f32s(0.0); TILE];
             for first_tap in (0..taps).step_by(group) {
-                let mut sums = *tap_sums;
-                for line in first_tap..(first_tap + group).min(taps) + TILE - 1 {
-                    let window = &lines[line][column..][..S::F32_LANES + taps - 1];
-                    for tap_x in 0..taps {
-                        let gradient = load::<S>(&window[tap_x..]);
-                        for row in 0..TILE {
-                            if line >= row + first_tap && line - row < (first_tap + group).min(taps)
-                            {
-                                let tap_y = line - row;
+                let mut sums = [[simd.splat_f32s(0.0); KERNEL]; KERNEL];
+                sums[..group].copy_from_slice(&tap_sums[first_tap..][..group]);
+                let weights = &weights[first_tap..][..group];
+                for_each_line!(LINE, {
+                    if LINE < TILE + group - 1 {
+                        let window = &lines[first_tap + LINE][column..][..S::F32_LANES + taps - 1];
+                        for tap_x in 0..taps {
+                            let gradient = load::<S>(&window[tap_x..]);
+                            for row in LINE.saturating_sub(group - 1)..TILE.min(LINE + 1) {
+                                let tap_y = LINE - row;
                                 totals[row] =
                                     simd.mul_add_f32s(weights[tap_y][tap_x], gradient, totals[row]);
                                 sums[tap_y][tap_x] =
@@ -443,8 +459,8 @@ impl Visit<'_> {
                             }
                         }
                     }
-                }
-                *tap_sums = sums;
+                });
+                tap_sums[first_tap..][..group].copy_from_slice(&sums[..group]);
             }
             for (row, &total) in totals.iter().enumerate() {
                 let value = load::<S>(&values[row * width + column..]);

@@ -1,12 +1,14 @@
 //! Forward pass of a training step: convolution and the sums for BatchNorm in one visit of each plane.
 
+use std::ops::Range;
+
 use candle_core::{Result, bail};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::super::training::{Output, Stored, Sums};
 use super::super::{Geometry, channels, gate, rows};
-use super::strip::{Place, Strip, load, spread_row, store};
+use super::strip::{Place, Stage, Strip, for_each_line, load, spread_row, store};
 
 /// Rows of outputs that are summed at once.
 const ROWS: usize = 4;
@@ -60,6 +62,12 @@ fn run<const KERNEL: usize, const STRIDE: usize>(
         .enumerate()
         .for_each_init(
             || Scratch {
+                stage: Stage::new(
+                    strip,
+                    per_task,
+                    geometry.input_channels,
+                    geometry.input.area(),
+                ),
                 padded: vec![0.0; STRIDE * STRIDE * phase_len],
                 tile: vec![0.0; ROWS * strip.width],
                 inside: vec![0.0; strip.width],
@@ -84,6 +92,7 @@ fn run<const KERNEL: usize, const STRIDE: usize>(
 
 /// Buffers of one thread. The padding of `padded` stays zero: only the inside is ever written.
 struct Scratch {
+    stage: Stage,
     /// `[phases, rows, width]`.
     padded: Vec<f32>,
     /// `[ROWS, width]`: outputs, a few columns too many between planes.
@@ -113,42 +122,43 @@ impl<const KERNEL: usize, const STRIDE: usize> WithSimd for Task<'_, KERNEL, STR
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        for index in 0..self.sums.len() {
-            let channel = self.first_channel + index;
-            let mut weights = [[simd.splat_f32s(0.0); KERNEL]; KERNEL];
-            let taps = &self.weight[channel * KERNEL * KERNEL..][..KERNEL * KERNEL];
-            for (splat, &tap) in weights.as_flattened_mut().iter_mut().zip(taps) {
-                *splat = simd.splat_f32s(tap);
+        self.sums.fill(Sums::default());
+        let channels = self.first_channel..self.first_channel + self.sums.len();
+        for first_image in (0..self.geometry.images).step_by(self.strip.images) {
+            let images = first_image..self.geometry.images.min(first_image + self.strip.images);
+            let stage = &mut self.scratch.stage;
+            stage.set(self.input.values, images.clone(), channels.clone());
+            for (index, channel) in channels.clone().enumerate() {
+                let mut weights = [[simd.splat_f32s(0.0); KERNEL]; KERNEL];
+                let taps = &self.weight[channel * KERNEL * KERNEL..][..KERNEL * KERNEL];
+                for (splat, &tap) in weights.as_flattened_mut().iter_mut().zip(taps) {
+                    *splat = simd.splat_f32s(tap);
+                }
+                let [first, second] = self.strip(simd, &weights, index, images.clone());
+                self.sums[index].first += f64::from(simd.reduce_sum_f32s(first));
+                self.sums[index].second += f64::from(simd.reduce_sum_f32s(second));
             }
-            let mut total = Sums::default();
-            for first_image in (0..self.geometry.images).step_by(self.strip.images) {
-                let [first, second] = self.strip(simd, &weights, index, first_image);
-                total.first += f64::from(simd.reduce_sum_f32s(first));
-                total.second += f64::from(simd.reduce_sum_f32s(second));
-            }
-            self.sums[index] = total;
         }
     }
 }
 
 impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
-    /// Channel `index` of the task in the images from `first_image`; returns its two sums.
+    /// Channel `index` of the task in some images; returns its two sums.
     #[inline(always)]
     fn strip<S: Simd>(
         &mut self,
         simd: S,
         weights: &[[S::f32s; KERNEL]; KERNEL],
         index: usize,
-        first_image: usize,
+        images: Range<usize>,
     ) -> [S::f32s; 2] {
         let Geometry { input, output, .. } = *self.geometry;
         let channel = self.first_channel + index;
         let pivot = simd.splat_f32s(self.pivot[channel]);
-        let images = self.strip.images.min(self.geometry.images - first_image);
-        if self.scratch.images != images {
-            self.scratch.images = images;
+        if self.scratch.images != images.len() {
+            self.scratch.images = images.len();
             self.strip
-                .mask(images, 0, output.width, &mut self.scratch.inside);
+                .mask(images.len(), 0, output.width, &mut self.scratch.inside);
         }
         let mut sums = [simd.splat_f32s(0.0); 2];
         let mut lines = 0;
@@ -164,18 +174,18 @@ impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
                 .saturating_sub(self.geometry.padding.top)
                 .min(input.height);
             while lines < end {
-                self.spread_line(channel, first_image, images, lines);
+                self.spread_line(index, images.len(), lines);
                 lines += 1;
             }
-            let columns = (images - 1) * self.strip.pitch + output.width;
+            let columns = (images.len() - 1) * self.strip.pitch + output.width;
             if rows == ROWS {
                 self.convolve_rows::<S, ROWS>(simd, weights, first, columns, pivot, &mut sums);
             } else {
                 self.convolve_rows::<S, 1>(simd, weights, first, columns, pivot, &mut sums);
             }
-            for image in 0..images {
-                let plane = &mut self.outputs[first_image + image][index * output.area()..]
-                    [..output.area()];
+            for (image, output_image) in images.clone().enumerate() {
+                let plane =
+                    &mut self.outputs[output_image][index * output.area()..][..output.area()];
                 let planes_rows = plane[first * output.width..].chunks_exact_mut(output.width);
                 for (row, tile) in planes_rows
                     .zip(self.scratch.tile.chunks_exact(self.strip.width))
@@ -190,22 +200,23 @@ impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
         sums
     }
 
-    /// Copies row `y` of the images' planes to the padded phases.
+    /// Copies row `y` of channel `index` of the stage's images to the padded phases.
     #[inline(always)]
-    fn spread_line(&mut self, channel: usize, first_image: usize, images: usize, y: usize) {
+    fn spread_line(&mut self, index: usize, images: usize, y: usize) {
         let Geometry { input, padding, .. } = *self.geometry;
-        let read = gate::read_value(&self.input, channel);
+        let read = gate::read_value(&self.input, self.first_channel + index);
         let line = y + padding.top;
         let first = line % STRIDE * STRIDE * self.phase_len + line / STRIDE * self.strip.width;
+        let Scratch { stage, padded, .. } = &mut *self.scratch;
         for image in 0..images {
-            let plane = (first_image + image) * self.geometry.input_channels + channel;
-            let row = &self.input.values[plane * input.area() + y * input.width..][..input.width];
+            let row =
+                &stage.plane(self.input.values, image, index)[y * input.width..][..input.width];
             let place = Place {
                 first: first + image * self.strip.pitch,
                 phase_len: self.phase_len,
                 left: padding.left,
             };
-            spread_row::<STRIDE>(row, &mut self.scratch.padded, place, read);
+            spread_row::<STRIDE>(row, padded, place, read);
         }
     }
 
@@ -237,18 +248,21 @@ impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
         let [mut first_sum, mut second_sum] = *sums;
         for column in (0..columns).step_by(S::F32_LANES) {
             let mut totals = [simd.splat_f32s(0.0); TILE];
-            for line in 0..(TILE - 1) * STRIDE + KERNEL {
-                let windows = lines[line].map(|row| &row[column..][..S::F32_LANES + KERNEL - 1]);
-                for tap_x in 0..KERNEL {
-                    let value = load::<S>(&windows[tap_x % STRIDE][tap_x / STRIDE..]);
-                    for (row, total) in totals.iter_mut().enumerate() {
-                        if line >= row * STRIDE && line - row * STRIDE < KERNEL {
-                            let weight = weights[line - row * STRIDE][tap_x];
-                            *total = simd.mul_add_f32s(weight, value, *total);
+            for_each_line!(LINE, {
+                if LINE < (TILE - 1) * STRIDE + KERNEL {
+                    let windows =
+                        lines[LINE].map(|row| &row[column..][..S::F32_LANES + KERNEL - 1]);
+                    for tap_x in 0..KERNEL {
+                        let value = load::<S>(&windows[tap_x % STRIDE][tap_x / STRIDE..]);
+                        for (row, total) in totals.iter_mut().enumerate() {
+                            if LINE >= row * STRIDE && LINE - row * STRIDE < KERNEL {
+                                let weight = weights[LINE - row * STRIDE][tap_x];
+                                *total = simd.mul_add_f32s(weight, value, *total);
+                            }
                         }
                     }
                 }
-            }
+            });
             let inside = load::<S>(&inside[column..]);
             for (row, &total) in totals.iter().enumerate() {
                 store(simd, total, &mut tile[row * width + column..]);

@@ -2,6 +2,8 @@
 //!
 //! Rows are padded. Neighbours share the zeros between them: what follows one plane on the right precedes the next.
 
+use std::ops::Range;
+
 use pulp::Simd;
 
 use super::super::{Geometry, rows};
@@ -12,6 +14,21 @@ const COLUMNS: usize = 128;
 const SLACK: usize = 32;
 /// Lanes of the widest vector.
 const LANES: usize = 16;
+
+/// Repeats a block for each line that a tile's rows may read, at most 13 (a kernel of 7, a stride of 2, 4 rows), with its
+/// number as a constant: the block is compiled for each, where a loop would leave the rows' sums in memory.
+macro_rules! for_each_line {
+    ($line:ident, $block:block) => {
+        for_each_line!($line, $block, 0 1 2 3 4 5 6 7 8 9 10 11 12)
+    };
+    ($line:ident, $block:block, $($number:literal)*) => {
+        $({
+            const $line: usize = $number;
+            $block
+        })*
+    };
+}
+pub(super) use for_each_line;
 
 /// Sizes of a strip of padded planes that are split by stride into phases (row and column modulo stride).
 #[derive(Clone, Copy)]
@@ -48,6 +65,62 @@ impl Strip {
         for plane in mask.chunks_exact_mut(self.pitch).take(images) {
             plane[first..first + count].fill(1.0);
         }
+    }
+}
+
+/// Planes of some neighbouring channels in a strip's images. Small ones are copied together, so that memory is read in long
+/// runs.
+pub(super) struct Stage {
+    /// `[images, channels of the stage, area]`, empty if planes are read where they are.
+    copies: Vec<f32>,
+    images: Range<usize>,
+    channels: Range<usize>,
+    all_channels: usize,
+    area: usize,
+}
+
+impl Stage {
+    /// For planes of `area` values, `channels` at once of `all_channels`.
+    pub(super) fn new(strip: Strip, channels: usize, all_channels: usize, area: usize) -> Stage {
+        let copied = if strip.images > 1 { strip.images } else { 0 };
+        Stage {
+            copies: vec![0.0; copied * channels * area],
+            images: 0..0,
+            channels: 0..0,
+            all_channels,
+            area,
+        }
+    }
+
+    /// Takes the planes of these images and channels out of `values`, `[n, all channels, area]`.
+    pub(super) fn set(&mut self, values: &[f32], images: Range<usize>, channels: Range<usize>) {
+        let length = channels.len() * self.area;
+        for (copy, image) in self.copies.chunks_exact_mut(length).zip(images.clone()) {
+            let start = (image * self.all_channels + channels.start) * self.area;
+            copy.copy_from_slice(&values[start..][..length]);
+        }
+        self.images = images;
+        self.channels = channels;
+    }
+
+    /// The plane of a channel and an image, both counted from the first in the stage; `values` are those that were set.
+    #[inline(always)]
+    pub(super) fn plane<'a>(
+        &'a self,
+        values: &'a [f32],
+        image: usize,
+        channel: usize,
+    ) -> &'a [f32] {
+        let (values, plane) = if self.copies.is_empty() {
+            let image = self.images.start + image;
+            (
+                values,
+                image * self.all_channels + self.channels.start + channel,
+            )
+        } else {
+            (&self.copies[..], image * self.channels.len() + channel)
+        };
+        &values[plane * self.area..][..self.area]
     }
 }
 
