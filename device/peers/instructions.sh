@@ -32,31 +32,38 @@ system() {
 system cortex-a76 0xd0b ' atomics fphp asimdhp asimdrdm lrcpc dcpop asimddp'
 system cortex-a53 0xd03 ''
 
-# Instructions of a command, all its runs.
+# Runs a command and keeps what it and the plugin say.
 count() {
     "$@" 2>"$scratch/messages" >/dev/null || { cat "$scratch/messages" >&2; exit 1; }
-    sed -n 's/^instructions: //p' "$scratch/messages"
 }
 # Millions with one decimal, of so many runs.
 millions() {
     echo $(($1 / $2 / 100000)) | sed 's/\(.\)$/.\1/'
 }
 
-# Each further run is done twice, once for the total and once layer by layer.
+# Of our two totals the difference is that of the runs; each further run is done twice, once for the total and once layer
+# by layer.
+total() {
+    count "$@"
+    sed -n 's/^instructions: //p' "$scratch/messages"
+}
 ours() {
-    few=$(count "$@" bench "$model" --runs 2)
-    more=$(count "$@" bench "$model" --runs 6)
+    few=$(total "$@" bench "$model" --runs 2)
+    more=$(total "$@" bench "$model" --runs 6)
     millions $((more - few)) 8
 }
 
+# The other runtimes write a line when they have run a few times, and one after further 4 runs.
 runs() {
-    echo "$1" >"$scratch/runs"
-    root=$scratch/$2
-    count taskset -c 0 qemu-aarch64 -L "$root" -plugin "$scratch/instructions.so" -cpu "$2" \
-        -E PYTHONPATH="$others/runtimes" -E PYTHONDONTWRITEBYTECODE=1 -E PYTHONHASHSEED=0 -E OPENBLAS_NUM_THREADS=1 \
+    root=$scratch/$1
+    count taskset -c 0 qemu-aarch64 -L "$root" -plugin "$scratch/instructions.so" -cpu "$1" \
+        -E PYTHONPATH="$others/runtimes" -E PYTHONDONTWRITEBYTECODE=1 -E OPENBLAS_NUM_THREADS=1 \
         -E LD_LIBRARY_PATH="$root/usr/lib/aarch64-linux-gnu:$root/lib/aarch64-linux-gnu" \
-        "$root/usr/bin/python3" "$here/runtime.py" "$3" "$4" 1 <"$scratch/runs"
+        "$root/usr/bin/python3" "$here/runtime.py" "$2" "$3" 1 <"$scratch/four"
+    sed -n 's/^so far: //p' "$scratch/messages" | { read -r few && read -r more && echo $((more - few)); }
 }
+echo 4 >"$scratch/four"
+
 # On a processor, of a runtime, with the best of its files.
 theirs() {
     cpu=$1 runtime=$2
@@ -64,9 +71,7 @@ theirs() {
     for kind in "$@"; do
         file=$(PYTHONPATH=$here "$peers/bin/python" -c 'import pathlib, peer, sys
 print(peer.file_of(sys.argv[1], pathlib.Path(sys.argv[2])))' "$kind" "$model")
-        few=$(runs 2 "$cpu" "$runtime" "$file")
-        more=$(runs 6 "$cpu" "$runtime" "$file")
-        echo $((more - few))
+        runs "$cpu" "$runtime" "$file"
     done | sort -n | { read -r fewest && millions "$fewest" 4; }
 }
 version() {
