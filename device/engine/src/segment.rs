@@ -450,13 +450,12 @@ impl Step {
     ) -> TractResult<()> {
         match (self.output, &self.kernel) {
             (Place::Slot(slot), Kernel::Quantize(quantize)) => {
-                let [Place::Input(index)] = self.inputs[..] else {
-                    bail!("floats that are no input of the segment");
-                };
-                let picture = inputs.get(index).context("an input is missing")?;
-                let view = picture.try_as_plain_ram()?;
                 let bytes = &mut arena.slots[slot][..quantize.len()];
-                quantize.run(view.as_slice::<f32>()?, bytes)?;
+                quantize.run(self.floats(inputs)?, bytes)?;
+            }
+            (Place::Result(index), Kernel::Quantize(quantize)) => {
+                let mut view = results[index].try_as_plain_ram_mut()?;
+                quantize.run(self.floats(inputs)?, view.as_slice_mut::<u8>()?)?;
             }
             (Place::Slot(slot), Kernel::Image(operator)) => {
                 let mut output = std::mem::take(&mut arena.slots[slot]);
@@ -476,6 +475,15 @@ impl Step {
             (place, kernel) => bail!("{kernel:?} into {place:?}"),
         }
         Ok(())
+    }
+
+    /// The input of floats that the step reads.
+    fn floats<'a>(&self, inputs: &'a [TValue]) -> TractResult<&'a [f32]> {
+        let [Place::Input(index)] = self.inputs[..] else {
+            bail!("floats that are no input of the segment");
+        };
+        let picture = inputs.get(index).context("an input is missing")?;
+        picture.try_as_plain_ram()?.as_slice::<f32>()
     }
 
     /// Runs the operator, its parts on one thread each.
@@ -557,3 +565,6 @@ impl TypedOp for Segment {
 
     as_op!();
 }
+
+#[cfg(test)]
+mod tests;

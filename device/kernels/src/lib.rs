@@ -20,6 +20,7 @@
 //! | `plain.rs` | the specification: what it computes is the result, to the bit, on every processor |
 //! | `dispatch.rs` | the list of instruction sets, and what one has to offer |
 //! | `threads.rs` | a pool whose threads run the parts of one operator |
+//! | `packed.rs` | what the twins of `plain.rs` load: packed weights, and scratch in pieces |
 //! | `arm/` | what both kinds of ARM have in common |
 //! | `arm64/`, `armv7/`, `x86/` | faster twins of `plain.rs`: one file per operator, and one per instruction set that it is enabled for |
 //!
@@ -40,6 +41,8 @@ mod dispatch;
 mod memory;
 mod operator;
 mod operators;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "arm"))]
+mod packed;
 mod plain;
 #[allow(unsafe_code)]
 mod threads;

@@ -9,6 +9,7 @@ mod conv;
 mod fully_connected;
 mod global_average_pool;
 mod head;
+mod layer;
 mod max_pool;
 mod multiply;
 mod pixels;

@@ -1,4 +1,4 @@
 //! What kernels for 64-bit and 32-bit ARM have in common.
 
-pub(crate) mod memory;
 pub(crate) mod pairs;
+pub(crate) mod taps;

@@ -6,7 +6,7 @@
 //! chunks of 16 bytes of a row are multiplied in pairs where all channels of a panel allow it (with weights of seven
 //! bits: almost everywhere), and one by one where they do not.
 
-use super::memory::{Packed, padded};
+use crate::packed::{Packed, padded};
 
 /// Channels of a panel.
 pub(crate) const CHANNELS: usize = 4;

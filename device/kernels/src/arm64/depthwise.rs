@@ -10,13 +10,16 @@ use std::ops::Range;
 
 use super::vector::{LANES, requantize, store_first, zero_point};
 use crate::SLACK;
-use crate::arm::memory::{Packed, cut, len_of, padded};
 use crate::operator::Kernel;
 use crate::operators::Depthwise;
+use crate::packed::{Packed, cut, len_of, padded};
 use crate::window::Window;
 
 /// Channels that are computed together.
 pub(super) const HALF: usize = LANES / 2;
+
+/// Neighbouring outputs that are computed together.
+const OUTPUTS: usize = 4;
 
 /// What is laid out of one block of channels stays in the first-level cache.
 const LAYOUT: usize = 24 * 1024;
@@ -49,11 +52,52 @@ pub(super) trait Taps: Debug + Send + Sync + Sized + 'static {
     /// two halves of all columns.
     unsafe fn lay_out<const KERNEL: usize>(seen: &Seen, layout: *mut u8);
 
-    /// Computes a row of outputs of half a block.
+    /// Bytes from one column that an output sees to the next.
+    fn step(kernel: usize) -> usize;
+
+    /// The sums of `COUNT` neighbouring outputs of half a block, from these columns on.
     ///
     /// # Safety
-    /// The processor has the instruction set. What the outputs see is laid out from `layout` on; `row` is of this layout.
+    /// The processor has the instruction set. What the outputs see is laid out from `columns` on; `row` is of this layout.
+    unsafe fn sums<const KERNEL: usize, const STRIDE: usize, const COUNT: usize>(
+        columns: *const u8,
+        row: &Row,
+    ) -> [[int32x4_t; 2]; COUNT];
+
+    /// [`run`] with the features of the instruction set.
+    ///
+    /// # Safety
+    /// As for [`run`].
     unsafe fn run<const KERNEL: usize, const STRIDE: usize>(layout: *const u8, row: &Row);
+}
+
+/// Computes a row of outputs of half a block, a few neighbours at a time.
+///
+/// # Safety
+/// The processor has the instruction set. What the outputs see is laid out from `layout` on; `row` is of this layout.
+#[inline(always)]
+pub(super) unsafe fn run<T: Taps, const KERNEL: usize, const STRIDE: usize>(
+    layout: *const u8,
+    row: &Row,
+) {
+    let step = STRIDE * T::step(KERNEL);
+    let mut columns = layout;
+    let mut output = row.output;
+    let mut left = row.outputs;
+    // SAFETY: the caller vouches for the columns of all outputs.
+    unsafe {
+        while left >= OUTPUTS {
+            let sums = T::sums::<KERNEL, STRIDE, OUTPUTS>(columns, row);
+            output = row.finish(sums, output);
+            columns = columns.add(OUTPUTS * step);
+            left -= OUTPUTS;
+        }
+        for _ in 0..left {
+            let sums = T::sums::<KERNEL, STRIDE, 1>(columns, row);
+            output = row.finish(sums, output);
+            columns = columns.add(step);
+        }
+    }
 }
 
 /// The padded rows that some outputs see, from the first channel of a block on.

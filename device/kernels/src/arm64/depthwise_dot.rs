@@ -7,20 +7,17 @@
 
 use std::arch::aarch64::*;
 
-use super::depthwise::{HALF, Row, Seen, Taps, for_each};
+use super::depthwise::{self, HALF, Row, Seen, Taps, for_each};
 use super::matrix_dot::dot;
 use super::vector::{FLIP, LANES, load_signed};
-use crate::arm::memory::{Packed, padded};
 use crate::operators::Depthwise;
+use crate::packed::{Packed, padded};
 
 /// Rows of a group.
 const GROUP: usize = 4;
 
 /// Bytes of a group of 8 channels.
 const GROUP_LEN: usize = HALF * GROUP;
-
-/// Neighbouring outputs that are computed together.
-const OUTPUTS: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Groups;
@@ -40,6 +37,10 @@ impl Taps for Groups {
 
     fn column_len(rows: usize) -> usize {
         rows.div_ceil(GROUP) * GROUP_LEN
+    }
+
+    fn step(kernel: usize) -> usize {
+        Groups::column_len(kernel)
     }
 
     fn weights_len(kernel: usize, stride: usize) -> usize {
@@ -114,23 +115,41 @@ impl Taps for Groups {
 
     #[target_feature(enable = "neon,dotprod")]
     unsafe fn run<const KERNEL: usize, const STRIDE: usize>(layout: *const u8, row: &Row) {
+        // SAFETY: as for the caller.
+        unsafe { depthwise::run::<Self, KERNEL, STRIDE>(layout, row) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "neon,dotprod")]
+    unsafe fn sums<const KERNEL: usize, const STRIDE: usize, const COUNT: usize>(
+        columns: *const u8,
+        row: &Row,
+    ) -> [[int32x4_t; 2]; COUNT] {
         let column_len = Groups::column_len(KERNEL);
-        let mut columns = layout.cast::<i8>();
-        let mut output = row.output;
-        let mut left = row.outputs;
-        // SAFETY: the caller vouches for the columns of all outputs.
+        let columns = columns.cast::<i8>();
+        // SAFETY: the caller vouches for the columns; there are biases of 8 channels, and weights for each group.
         unsafe {
-            while left >= OUTPUTS {
-                let sums = sums::<KERNEL, STRIDE, OUTPUTS>(columns, row);
-                output = row.finish(sums, output);
-                columns = columns.add(OUTPUTS * STRIDE * column_len);
-                left -= OUTPUTS;
-            }
-            for _ in 0..left {
-                let sums = sums::<KERNEL, STRIDE, 1>(columns, row);
-                output = row.finish(sums, output);
-                columns = columns.add(STRIDE * column_len);
-            }
+            let mut sums = [[vld1q_s32(row.bias), vld1q_s32(row.bias.add(4))]; COUNT];
+            for_each!(COLUMN in 0 1 2 3 4 5 6 7 8 9 10 {
+                for_each!(GROUP in 0 1 {
+                    let groups = column_len / GROUP_LEN;
+                    if COLUMN < (COUNT - 1) * STRIDE + KERNEL && GROUP < groups {
+                        let bytes = columns.add((COLUMN * groups + GROUP) * GROUP_LEN);
+                        let bytes = [vld1q_s8(bytes), vld1q_s8(bytes.add(LANES))];
+                        for_each!(OUTPUT in 0 1 2 3 {
+                            let tap = COLUMN.wrapping_sub(OUTPUT * STRIDE);
+                            if tap < KERNEL && OUTPUT < COUNT {
+                                let group = tap * groups + GROUP;
+                                let weights = row.weights.add(group * GROUP_LEN);
+                                let sums = &mut sums[OUTPUT];
+                                sums[0] = dot(sums[0], vld1q_s8(weights), bytes[0]);
+                                sums[1] = dot(sums[1], vld1q_s8(weights.add(LANES)), bytes[1]);
+                            }
+                        });
+                    }
+                });
+            });
+            sums
         }
     }
 }
@@ -158,42 +177,5 @@ unsafe fn store_group(rows: [int8x16_t; GROUP], low: *mut i8, high: *mut i8) {
         vst1q_s8(low.add(LANES), bytes(vzip2q_s16(a, b)));
         vst1q_s8(high, bytes(vzip1q_s16(c, d)));
         vst1q_s8(high.add(LANES), bytes(vzip2q_s16(c, d)));
-    }
-}
-
-/// The sums of `COUNT` neighbouring outputs.
-///
-/// # Safety
-/// `columns` are those that the outputs see.
-#[inline]
-#[target_feature(enable = "neon,dotprod")]
-unsafe fn sums<const KERNEL: usize, const STRIDE: usize, const COUNT: usize>(
-    columns: *const i8,
-    row: &Row,
-) -> [[int32x4_t; 2]; COUNT] {
-    let column_len = Groups::column_len(KERNEL);
-    // SAFETY: the caller vouches for the columns; there are biases of 8 channels, and weights for each group.
-    unsafe {
-        let mut sums = [[vld1q_s32(row.bias), vld1q_s32(row.bias.add(4))]; COUNT];
-        for_each!(COLUMN in 0 1 2 3 4 5 6 7 8 9 10 {
-                   for_each!(GROUP in 0 1 {
-                       let groups = column_len / GROUP_LEN;
-                       if COLUMN < (COUNT - 1) * STRIDE + KERNEL && GROUP < groups {
-                           let bytes = columns.add((COLUMN * groups + GROUP) * GROUP_LEN);
-                           let bytes = [vld1q_s8(bytes), vld1q_s8(bytes.add(LANES))];
-                           for_each!(OUTPUT in 0 1 2 3 {
-                               let tap = COLUMN.checked_sub(OUTPUT * STRIDE).filter(|tap| *tap < KERNEL);
-        if let Some(tap) = tap && OUTPUT < COUNT {
-                                   let group = tap * groups + GROUP;
-                                   let weights = row.weights.add(group * GROUP_LEN);
-                                   let sums = &mut sums[OUTPUT];
-                                   sums[0] = dot(sums[0], vld1q_s8(weights), bytes[0]);
-                                   sums[1] = dot(sums[1], vld1q_s8(weights.add(LANES)), bytes[1]);
-                               }
-                           });
-                       }
-                   });
-               });
-        sums
     }
 }

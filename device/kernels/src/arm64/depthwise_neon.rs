@@ -4,13 +4,11 @@
 
 use std::arch::aarch64::*;
 
-use super::depthwise::{HALF, Row, Seen, Taps, for_each};
+use super::depthwise::{self, HALF, Row, Seen, Taps, for_each};
 use super::vector::LANES;
-use crate::arm::memory::{Packed, padded};
+use crate::arm::taps;
 use crate::operators::Depthwise;
-
-/// Neighbouring outputs that are computed together.
-const OUTPUTS: usize = 4;
+use crate::packed::{Packed, padded};
 
 #[derive(Debug)]
 pub(super) struct Words;
@@ -32,22 +30,18 @@ impl Taps for Words {
         rows * HALF * size_of::<u16>()
     }
 
+    fn step(_: usize) -> usize {
+        Words::column_len(1)
+    }
+
     fn weights_len(kernel: usize, _: usize) -> usize {
         kernel * kernel * HALF * size_of::<i16>()
     }
 
     /// Half x tap x channel, each of 16 bits.
     fn pack(depthwise: &Depthwise) -> [Packed; 2] {
-        let channels = depthwise.window.channels;
-        let mut weights = vec![];
-        for first in (0..channels).step_by(HALF) {
-            for tap in depthwise.weights.chunks_exact(channels) {
-                let tap = padded(tap, HALF);
-                weights.extend(tap[first..first + HALF].iter().map(|w| i16::from(*w)));
-            }
-        }
         let bias = padded(&depthwise.bias, LANES);
-        [Packed::words(&weights), Packed::integers(&bias)]
+        [taps::pack(depthwise, HALF), Packed::integers(&bias)]
     }
 
     #[target_feature(enable = "neon")]
@@ -84,58 +78,40 @@ impl Taps for Words {
 
     #[target_feature(enable = "neon")]
     unsafe fn run<const KERNEL: usize, const STRIDE: usize>(layout: *const u8, row: &Row) {
-        let mut columns = layout.cast::<i16>();
-        let mut output = row.output;
-        let mut left = row.outputs;
-        // SAFETY: the caller vouches for the columns of all outputs.
-        unsafe {
-            while left >= OUTPUTS {
-                let sums = sums::<KERNEL, STRIDE, OUTPUTS>(columns, row);
-                output = row.finish(sums, output);
-                columns = columns.add(OUTPUTS * STRIDE * HALF);
-                left -= OUTPUTS;
-            }
-            for _ in 0..left {
-                let sums = sums::<KERNEL, STRIDE, 1>(columns, row);
-                output = row.finish(sums, output);
-                columns = columns.add(STRIDE * HALF);
-            }
-        }
+        // SAFETY: as for the caller.
+        unsafe { depthwise::run::<Self, KERNEL, STRIDE>(layout, row) }
     }
-}
 
-/// The sums of `COUNT` neighbouring outputs.
-///
-/// # Safety
-/// `columns` are those that the outputs see, in as many rows as the kernel has.
-#[inline]
-#[target_feature(enable = "neon")]
-unsafe fn sums<const KERNEL: usize, const STRIDE: usize, const COUNT: usize>(
-    mut columns: *const i16,
-    row: &Row,
-) -> [[int32x4_t; 2]; COUNT] {
-    let mut weights = row.weights.cast::<i16>();
-    // SAFETY: the caller vouches for the columns; there are biases of 8 channels, and weights for each tap.
-    unsafe {
-        let mut sums = [[vld1q_s32(row.bias), vld1q_s32(row.bias.add(4))]; COUNT];
-        for _ in 0..KERNEL {
-            for_each!(COLUMN in 0 1 2 3 4 5 6 7 8 9 10 {
-                           if COLUMN < (COUNT - 1) * STRIDE + KERNEL {
-                               let bytes = vld1q_s16(columns.add(COLUMN * HALF));
-                               for_each!(OUTPUT in 0 1 2 3 {
-                                   let tap = COLUMN.checked_sub(OUTPUT * STRIDE).filter(|tap| *tap < KERNEL);
-            if let Some(tap) = tap && OUTPUT < COUNT {
-                                       let weights = vld1q_s16(weights.add(tap * HALF));
-                                       let sums = &mut sums[OUTPUT];
-                                       sums[0] = vmlal_s16(sums[0], vget_low_s16(weights), vget_low_s16(bytes));
-                                       sums[1] = vmlal_high_s16(sums[1], weights, bytes);
-                                   }
-                               });
-                           }
-                       });
-            weights = weights.add(KERNEL * HALF);
-            columns = columns.byte_add(row.line);
+    #[inline]
+    #[target_feature(enable = "neon")]
+    unsafe fn sums<const KERNEL: usize, const STRIDE: usize, const COUNT: usize>(
+        columns: *const u8,
+        row: &Row,
+    ) -> [[int32x4_t; 2]; COUNT] {
+        let mut columns = columns.cast::<i16>();
+        let mut weights = row.weights.cast::<i16>();
+        // SAFETY: the caller vouches for the columns; there are biases of 8 channels, and weights for each tap.
+        unsafe {
+            let mut sums = [[vld1q_s32(row.bias), vld1q_s32(row.bias.add(4))]; COUNT];
+            for _ in 0..KERNEL {
+                for_each!(COLUMN in 0 1 2 3 4 5 6 7 8 9 10 {
+                    if COLUMN < (COUNT - 1) * STRIDE + KERNEL {
+                        let bytes = vld1q_s16(columns.add(COLUMN * HALF));
+                        for_each!(OUTPUT in 0 1 2 3 {
+                            let tap = COLUMN.wrapping_sub(OUTPUT * STRIDE);
+                            if tap < KERNEL && OUTPUT < COUNT {
+                                let weights = vld1q_s16(weights.add(tap * HALF));
+                                let sums = &mut sums[OUTPUT];
+                                sums[0] = vmlal_s16(sums[0], vget_low_s16(weights), vget_low_s16(bytes));
+                                sums[1] = vmlal_high_s16(sums[1], weights, bytes);
+                            }
+                        });
+                    }
+                });
+                weights = weights.add(KERNEL * HALF);
+                columns = columns.byte_add(row.line);
+            }
+            sums
         }
-        sums
     }
 }

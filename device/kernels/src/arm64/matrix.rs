@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use super::rows::{self, Rows};
 use super::vector::LANES;
-use crate::arm::memory::{Packed, cut, len_of, padded};
 use crate::operator::Kernel;
 use crate::operators::{Conv, Linear};
+use crate::packed::{Packed, cut, len_of, padded};
 
 /// Rows that are kept in the first-level cache while all channels are computed from them, in bytes.
 const BLOCK: usize = 20 * 1024;

@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::matrix::{self, Requantized, Weights};
 use super::rows::Rows;
 use super::vector::{LANES, requantize, store_first, zero_point};
-use crate::arm::memory::Packed;
+use crate::packed::Packed;
 
 /// Bytes of a row that are multiplied by one instruction.
 const GROUP: usize = 4;

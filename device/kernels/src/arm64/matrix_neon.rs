@@ -10,8 +10,8 @@ use std::ops::Range;
 use super::matrix::{self, Requantized, Weights};
 use super::rows::Rows;
 use super::vector::{LANES, lane_sums, requantize, store_first, zero_point};
-use crate::arm::memory::Packed;
 use crate::arm::pairs::{CHANNELS, PairedWeights, Panel};
+use crate::packed::Packed;
 
 #[derive(Debug)]
 pub(super) struct NeonWeights(PairedWeights);

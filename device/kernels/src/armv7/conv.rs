@@ -4,10 +4,10 @@
 use std::ops::Range;
 
 use super::assembly::{LIMITS, Tiles, graft_armv7_tiles};
-use crate::arm::memory::{Packed, cut, len_of, padded};
 use crate::arm::pairs::{CHANNELS, PairedWeights};
 use crate::operator::Kernel;
 use crate::operators::Conv;
+use crate::packed::{Packed, cut, len_of, padded};
 use crate::window::Window;
 
 /// Rows of a tile.

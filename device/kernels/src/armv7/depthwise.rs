@@ -3,9 +3,10 @@
 use std::ops::Range;
 
 use super::assembly::{LIMITS, Taps, graft_armv7_taps};
-use crate::arm::memory::{Packed, cut, len_of, padded};
+use crate::arm::taps;
 use crate::operator::Kernel;
 use crate::operators::Depthwise;
+use crate::packed::{Packed, cut, len_of, padded};
 use crate::window::Window;
 
 /// Channels of a block.
@@ -23,17 +24,9 @@ pub(super) struct NeonDepthwise {
 
 impl NeonDepthwise {
     pub(super) fn new(depthwise: &Depthwise) -> NeonDepthwise {
-        let channels = depthwise.window.channels;
-        let mut weights = vec![];
-        for first in (0..channels).step_by(BLOCK) {
-            for tap in depthwise.weights.chunks_exact(channels) {
-                let tap = padded(tap, BLOCK);
-                weights.extend(tap[first..first + BLOCK].iter().map(|w| i16::from(*w)));
-            }
-        }
         NeonDepthwise {
             window: depthwise.window,
-            weights: Packed::words(&weights),
+            weights: taps::pack(depthwise, BLOCK),
             bias: Packed::integers(&padded(&depthwise.bias, BLOCK)),
             scales: Packed::floats(&padded(&depthwise.requantize.scales, BLOCK)),
             input_zero_point: depthwise.input_zero_point,

@@ -10,11 +10,11 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::Set;
-use super::scratch::{Packed, cut, len_of};
 use super::vector::{Dot, Vector, fits, scale};
 use crate::SLACK;
 use crate::operator::Kernel;
 use crate::operators;
+use crate::packed::{Packed, cut, len_of};
 use crate::window::Window;
 
 /// Input and output bytes that are kept in the second-level cache while all channels are computed from them.
@@ -310,7 +310,7 @@ pub(super) unsafe fn run<S: Set>(
                 word_steps: &conv.steps[panel.word_steps.clone()],
                 word_weights: conv.word_weights.at(panel.word_weights),
                 bias: conv.bias.at(panel.lanes * 4),
-                scales: conv.scales.at(panel.lanes * 4).cast(),
+                scales: conv.scales.at(panel.lanes),
                 first: panel.first,
                 channels: panel.channels,
             };

@@ -7,11 +7,11 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::Set;
-use super::scratch::{Packed, cut, len_of};
 use super::vector::{Dot, Vector, interleave, scale};
 use crate::SLACK;
 use crate::operator::Kernel;
 use crate::operators;
+use crate::packed::{Packed, cut, len_of};
 use crate::window::Window;
 
 /// Bytes of interleaved columns that stay in the first-level cache.
@@ -355,7 +355,7 @@ unsafe fn sum<S: Set, D: Dot, const ROWS: usize, const GROUPS: usize, const COLU
     // SAFETY: as for the caller: the columns under the kernel at these output columns have been interleaved.
     unsafe {
         let zero = D::V::splat_32(0);
-        let bias = depthwise.bias.at(block.lanes * 4);
+        let bias = depthwise.bias.at::<u8>(block.lanes * 4);
         let mut sums = [[[zero; 4]; ROWS]; COLUMNS];
         for j in 0..4 {
             let bias = D::V::load(bias.add(j * vector));
@@ -381,7 +381,7 @@ unsafe fn sum<S: Set, D: Dot, const ROWS: usize, const GROUPS: usize, const COLU
             }
             columns = columns.add(4 * vector);
         }
-        let scales = depthwise.scales.at(block.lanes * 4).cast::<f32>();
+        let scales = depthwise.scales.at::<f32>(block.lanes);
         let mut s = [D::V::load_floats(scales); 4];
         for (j, s) in s.iter_mut().enumerate() {
             *s = D::V::load_floats(scales.add(j * lanes::<D>()));

@@ -4,11 +4,11 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::Set;
-use super::scratch::{Packed, cut, len_of};
 use super::vector::{Dot, Vector};
 use crate::SLACK;
 use crate::operator::Kernel;
 use crate::operators;
+use crate::packed::{Packed, cut, len_of, padded};
 
 type V<S> = <<S as Set>::Wide as Dot>::V;
 
@@ -35,9 +35,8 @@ impl<S: Set> Linear<S> {
         let taps = <S::Wide as Dot>::TAPS;
         let outputs = linear.scales.len();
         let steps = linear.inputs.div_ceil(taps);
-        let padded = outputs.next_multiple_of(UNIT);
-        let mut weights = Vec::with_capacity(padded * steps * taps);
-        for unit in (0..padded).step_by(UNIT) {
+        let mut weights = Vec::with_capacity(outputs.next_multiple_of(UNIT) * steps * taps);
+        for unit in (0..outputs).step_by(UNIT) {
             for step in (0..linear.inputs).step_by(taps) {
                 for c in unit..unit + UNIT {
                     weights.extend((step..step + taps).map(|i| {
@@ -49,16 +48,13 @@ impl<S: Set> Linear<S> {
                 }
             }
         }
-        let (mut bias, mut scales) = (linear.bias.clone(), linear.scales.clone());
-        bias.resize(padded, 0);
-        scales.resize(padded, 0.0);
         Linear {
             outputs,
             inputs: linear.inputs,
             steps,
             weights: Packed::bytes(&weights),
-            bias: Packed::integers(&bias),
-            scales: Packed::floats(&scales),
+            bias: Packed::integers(&padded(&linear.bias, UNIT)),
+            scales: Packed::floats(&padded(&linear.scales, UNIT)),
             set: PhantomData,
         }
     }
@@ -147,9 +143,9 @@ unsafe fn sum<S: Set, const UNITS: usize>(
     let unit_len = linear.steps * vectors * weight;
     // SAFETY: as for the caller.
     unsafe {
-        let weights = linear.weights.at(unit * unit_len);
-        let bias = linear.bias.at(unit * UNIT * 4);
-        let scales = linear.scales.at(unit * UNIT * 4).cast::<f32>();
+        let weights = linear.weights.at::<u8>(unit * unit_len);
+        let bias = linear.bias.at::<u8>(unit * UNIT * 4);
+        let scales = linear.scales.at::<f32>(unit * UNIT);
         let mut sums = [[V::<S>::splat_32(0); VECTORS]; UNITS];
         for (u, sums) in sums.iter_mut().enumerate() {
             for (v, sums) in sums.iter_mut().enumerate().take(vectors) {

@@ -9,7 +9,6 @@ mod depthwise;
 mod elementwise;
 mod linear;
 mod max_pool;
-mod scratch;
 mod table;
 mod vector;
 

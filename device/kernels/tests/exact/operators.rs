@@ -1,8 +1,5 @@
-//! Every operator, on every instruction set of this processor, against a naive loop over random shapes, strides,
-//! paddings, scales and zero points, whole and in parts: all results equal to the bit, none written out of place.
-//!
-//! `GRAFT_FUZZ_CASES` sets the number of cases per operator, `GRAFT_FUZZ_SEED` where they start.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+//! Each operator by itself: on every instruction set of this processor the same as a naive loop, whole and in parts, with
+//! nothing written out of place.
 
 use std::fmt::Debug;
 
@@ -11,79 +8,7 @@ use graft_kernels::{
     SLACK, Window,
 };
 
-/// A small generator of repeatable numbers (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-    fn range(&mut self, low: usize, high: usize) -> usize {
-        low + self.below(high - low + 1)
-    }
-    /// Mostly small, now and then up to `high`.
-    fn size(&mut self, high: usize) -> usize {
-        let high = if self.below(4) == 0 {
-            high
-        } else {
-            high.min(20)
-        };
-        self.range(1, high)
-    }
-    fn scale(&mut self, magnitude: f32) -> f32 {
-        magnitude * (0.5 + (self.next() >> 40) as f32 / (1u64 << 24) as f32)
-    }
-    fn quantization(&mut self, magnitude: f32) -> Quantization {
-        Quantization {
-            scale: self.scale(magnitude),
-            zero_point: *self.pick(&[0, 255, self.0 as u8, (self.0 >> 8) as u8]),
-        }
-    }
-    fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
-        &of[self.below(of.len())]
-    }
-    /// All values, or only those near an end.
-    fn bytes(&mut self, n: usize) -> Vec<u8> {
-        let kind = self.below(4);
-        let byte = |random: &mut Random| match kind {
-            0 => 255 - (random.next() & 3) as u8,
-            1 => (random.next() & 3) as u8,
-            _ => random.next() as u8,
-        };
-        (0..n).map(|_| byte(self)).collect()
-    }
-    /// All values, seven bits, or only the extremes.
-    fn weights(&mut self, n: usize) -> Vec<i8> {
-        let kind = self.below(4);
-        let weight = |random: &mut Random| match kind {
-            0 => *random.pick(&[-128, 127]),
-            1 => ((random.next() % 129) as i16 - 64) as i8,
-            2 => *random.pick(&[127, 127, 127, 1]),
-            _ => random.next() as i8,
-        };
-        (0..n).map(|_| weight(self)).collect()
-    }
-    fn biases(&mut self, n: usize) -> Vec<i32> {
-        (0..n).map(|_| i32::from(self.next() as i16)).collect()
-    }
-}
-
-/// Runs `test` on as many random cases as asked for.
-fn cases(operator: u64, default: u64, test: impl Fn(&mut Random)) {
-    let number = |name| std::env::var(name).ok().map(|v| v.parse::<u64>().unwrap());
-    let cases = number("GRAFT_FUZZ_CASES").unwrap_or(default);
-    let seed = number("GRAFT_FUZZ_SEED").unwrap_or(0);
-    for case in seed..seed + cases {
-        test(&mut Random(case * 16 + operator));
-    }
-}
+use crate::random::{Random, cases};
 
 /// An input with slack of any content behind it.
 fn slackened(random: &mut Random, input: &[u8]) -> Vec<u8> {

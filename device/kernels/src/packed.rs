@@ -2,7 +2,7 @@
 
 use crate::memory::{AlignedBytes, LINE};
 
-/// Values as the kernels load them.
+/// Values that start on a cache line, as the kernels load them.
 #[derive(Debug)]
 pub(crate) struct Packed(AlignedBytes);
 
@@ -11,8 +11,9 @@ impl Packed {
         Packed::of(values, |v| v.to_ne_bytes())
     }
 
-    pub(crate) fn words(values: &[i16]) -> Packed {
-        Packed::of(values, |v| v.to_ne_bytes())
+    /// Bytes as 16-bit integers.
+    pub(crate) fn words(values: &[i8]) -> Packed {
+        Packed::of(values, |v| i16::from(v).to_ne_bytes())
     }
 
     pub(crate) fn integers(values: &[i32]) -> Packed {
@@ -44,7 +45,7 @@ pub(crate) fn padded<T: Copy + Default>(values: &[T], lanes: usize) -> Vec<T> {
     padded
 }
 
-/// Cuts scratch into pieces that start where vectors do not straddle cache lines.
+/// Pieces of these lengths, each on a cache line of its own.
 pub(crate) fn cut<const N: usize>(scratch: &mut [u8], pieces: [usize; N]) -> [&mut [u8]; N] {
     let align = scratch.as_ptr().align_offset(LINE);
     let mut rest = &mut scratch[align..];
@@ -57,7 +58,6 @@ pub(crate) fn cut<const N: usize>(scratch: &mut [u8], pieces: [usize; N]) -> [&m
 
 /// Bytes of scratch for pieces of these lengths.
 pub(crate) fn len_of<const N: usize>(pieces: [usize; N]) -> usize {
-    pieces
-        .iter()
-        .fold(LINE, |sum, len| sum + len.next_multiple_of(LINE))
+    let lines = pieces.iter().map(|len| len.next_multiple_of(LINE));
+    LINE + lines.sum::<usize>()
 }
