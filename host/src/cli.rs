@@ -99,6 +99,10 @@ pub struct TrainArguments {
     #[arg(long, value_name = "SOURCE")]
     pub weights: Option<Source>,
 
+    /// Begin with the weights of an earlier run: its model file
+    #[arg(long, value_name = "MODEL", conflicts_with = "weights")]
+    pub from: Option<PathBuf>,
+
     /// As --backbone, by the names that retrain.py used
     #[arg(long, value_name = "NAME", hide = true, conflicts_with = "backbone")]
     architecture: Option<String>,
@@ -222,6 +226,7 @@ impl TrainArguments {
             image_size: None,
             weights: None,
             recipe: Recipe::Head,
+            from: None,
             resume: false,
             time_budget: None,
             epochs: None,

@@ -72,6 +72,8 @@ pub struct Options {
     pub min_accuracy: Option<f64>,
     /// Fail and export nothing when int8 loses more than this to float, a fraction.
     pub max_drop: Option<f64>,
+    /// The model of an earlier run to begin with.
+    pub from: Option<PathBuf>,
     /// Bits of the weights.
     pub weight_bits: WeightBits,
     /// What to train, and how.
@@ -115,6 +117,10 @@ pub fn train(mut options: Options, progress: &Progress) -> Result<Outcome> {
     let mut seconds = Seconds::default();
     let mut dataset = dataset::scan(&options.source, Some(&options.bottleneck_dir), progress)?;
     let backbone = backbone::load(&options.backbone, options.image_size, &options.weights)?;
+    let backbone = match &options.from {
+        Some(model) => fine_tune::continued(backbone, model)?,
+        None => backbone,
+    };
     let preprocess = Preprocess {
         fit: fit(&backbone, options.fit),
         ..backbone.preprocess()?

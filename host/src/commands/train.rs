@@ -101,6 +101,9 @@ fn options(arguments: TrainArguments) -> Result<Options> {
     if let Some(weights) = &arguments.weights {
         record("weights", weights.to_string(), "");
     }
+    if let Some(model) = &arguments.from {
+        record("from", model.display().to_string(), "");
+    }
     record("recipe", arguments.recipe.name().into(), Recipe::Balanced.name());
     record("fit", format!("{:?}", arguments.fit).to_lowercase(), "crop");
     record(
@@ -133,6 +136,7 @@ fn options(arguments: TrainArguments) -> Result<Options> {
     give("learning_rate", arguments.learning_rate.map(|rate| rate.to_string()));
     given.extend(arguments.set.iter().cloned());
     Ok(Options {
+        from: arguments.from.clone(),
         fine_tuning: Request {
             recipe: arguments.recipe,
             given,

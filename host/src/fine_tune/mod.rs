@@ -1,5 +1,6 @@
 //! Fine-tuning: the whole network on the user's photos, from a backbone with a trained head.
 
+mod continued;
 mod loss;
 #[cfg(test)]
 mod loss_curve;
@@ -26,6 +27,7 @@ use crate::pictures::{Loader, Normalisation, Pictures, Prefetch};
 use crate::progress::Progress;
 use plan::Plan;
 use state::State;
+pub use continued::continued;
 pub use stage::{Request, Stage};
 
 /// Between two checkpoints within an epoch.

@@ -87,21 +87,19 @@ impl Plan {
         let best = recipe == Recipe::Best;
         let few = from.photos < FEW_PHOTOS;
         let mut why = Vec::new();
-        let (epochs, small_epochs) = match recipe {
-            Recipe::Head | Recipe::Fast => (4, 3),
-            Recipe::Balanced => (9, 7),
-            Recipe::Best => (20, 12),
-        };
         let batch = if few { 16 } else { 32 };
-        let steps = from.photos.div_ceil(batch).max(1);
-        let least = LEAST_STEPS.div_ceil(steps);
-        let small_size = (from.input_size * 5 / 7).next_multiple_of(32).min(from.input_size);
-        let (epochs, small_epochs) = if least > epochs {
-            why.push(("epochs", format!("{LEAST_STEPS} steps at least")));
-            (least, least * small_epochs / epochs)
-        } else {
-            (epochs, small_epochs)
+        // So many photos seen, in at least and at most so many epochs, of which this share with small pictures.
+        let (seen, least, most, small) = match recipe {
+            Recipe::Head | Recipe::Fast => (12_000, 2, 5, 0.75),
+            Recipe::Balanced => (24_000, 3, 10, 0.5),
+            Recipe::Best => (80_000, 6, 30, 0.5),
         };
+        let photos = from.photos.max(1);
+        let epochs = (seen / photos).clamp(least, most);
+        let epochs = epochs.max((LEAST_STEPS * batch).div_ceil(photos));
+        why.push(("epochs", format!("{photos} photos, each seen often enough")));
+        let small_epochs = (epochs as f64 * small) as usize;
+        let small_size = (from.input_size * 5 / 7).next_multiple_of(32).min(from.input_size);
         if few {
             why.push((
                 "batch_norm",
@@ -122,7 +120,7 @@ impl Plan {
             label_smoothing: 0.1,
             ema: 0.999,
             batch_norm: if few { BatchStatistics::Running } else { BatchStatistics::Batch },
-            frozen: if recipe == Recipe::Fast { 0.25 } else { 0.0 },
+            frozen: if best { 0.0 } else { 0.3 },
             smallest_crop: if best { 0.25 } else { 0.35 },
             operations_per_photo: 2,
             magnitude: if best { 0.4 } else { 0.2 },
