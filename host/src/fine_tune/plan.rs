@@ -49,21 +49,21 @@ pub struct Plan {
     /// Share of the network's nodes, from the input on, that stay as they are.
     pub frozen: f64,
     /// Smallest share of a photo's area that a random crop keeps.
-    pub smallest_crop: f32,
+    pub smallest_crop: f64,
     /// Random changes of light, colour and angle of each photo, and their strength from 0 to 1.
     pub operations_per_photo: usize,
     /// As said.
-    pub magnitude: f32,
+    pub magnitude: f64,
     /// Share of the photos with a rectangle erased.
-    pub erasing: f32,
+    pub erasing: f64,
     /// Share of the photos that are mixed with another one.
-    pub mixing: f32,
+    pub mixing: f64,
     /// Parameter of the Beta distribution of mixup, 0 for none.
-    pub mixup: f32,
+    pub mixup: f64,
     /// That of cutmix.
-    pub cutmix: f32,
+    pub cutmix: f64,
     /// Power of a class's size that its share of the photos follows: 1 as they are, 0 all classes alike.
-    pub frequency_power: f32,
+    pub frequency_power: f64,
     /// Epochs without a better validation after which training ends.
     pub patience: usize,
 }
@@ -91,7 +91,7 @@ impl Plan {
         // So many photos seen, in at least and at most so many epochs, of which this share with small pictures.
         let (seen, least, most, small) = match recipe {
             Recipe::Head | Recipe::Fast => (12_000, 2, 5, 0.75),
-            Recipe::Balanced => (24_000, 3, 10, 0.5),
+            Recipe::Balanced => (30_000, 3, 10, 0.0),
             Recipe::Best => (80_000, 6, 30, 0.5),
         };
         let photos = from.photos.max(1);
@@ -113,22 +113,22 @@ impl Plan {
             train_batch_size: batch,
             optimizer: Rule::AdamW,
             learning_rate: if few { 1e-4 } else { 3e-4 },
-            head_rate: 1.0,
-            first_layer_rate: 0.1,
-            warm_up: 0.1,
+            head_rate: 3.0,
+            first_layer_rate: if few { 0.1 } else { 1.0 },
+            warm_up: 0.05,
             weight_decay: 0.02,
             label_smoothing: 0.1,
             ema: 0.999,
             batch_norm: if few { BatchStatistics::Running } else { BatchStatistics::Batch },
-            frozen: if best { 0.0 } else { 0.3 },
+            frozen: if recipe == Recipe::Fast || few { 0.3 } else { 0.0 },
             smallest_crop: if best { 0.25 } else { 0.35 },
-            operations_per_photo: 2,
+            operations_per_photo: if best { 2 } else { 1 },
             magnitude: if best { 0.4 } else { 0.2 },
             erasing: if best { 0.1 } else { 0.0 },
             mixing: if best { 0.3 } else { 0.0 },
             mixup: if best { 0.2 } else { 0.0 },
             cutmix: if best { 1.0 } else { 0.0 },
-            frequency_power: if from.largest_class > 3 * from.smallest_class { 0.7 } else { 1.0 },
+            frequency_power: if from.largest_class > 20 * from.smallest_class { 0.7 } else { 1.0 },
             patience: epochs.div_ceil(2),
         };
         (plan, why)
@@ -226,13 +226,13 @@ impl Plan {
     /// What happens to the photos.
     pub(super) fn augmentation(&self) -> Augmentation {
         Augmentation {
-            smallest_crop: self.smallest_crop,
+            smallest_crop: self.smallest_crop as f32,
             operations_per_photo: self.operations_per_photo,
-            magnitude: self.magnitude,
-            erasing: self.erasing,
-            mixing: self.mixing,
-            mixup: self.mixup,
-            cutmix: self.cutmix,
+            magnitude: self.magnitude as f32,
+            erasing: self.erasing as f32,
+            mixing: self.mixing as f32,
+            mixup: self.mixup as f32,
+            cutmix: self.cutmix as f32,
             ..Augmentation::light()
         }
     }

@@ -96,7 +96,7 @@ impl Stage<'_> {
             classes: self.dataset.labels.len(),
             batch_len: plan.train_batch_size,
             augmentation: plan.augmentation(),
-            frequency_power: plan.frequency_power,
+            frequency_power: plan.frequency_power as f32,
             filter: self.preprocess.filter,
             normalisation: normalisation.clone(),
             seed: self.seed,
