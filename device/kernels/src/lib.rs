@@ -19,6 +19,7 @@
 //! | `operators/` | one file per kind: its constructor, its checks, its description for the instruction sets |
 //! | `plain.rs` | the specification: what it computes is the result, to the bit, on every processor |
 //! | `dispatch.rs` | the list of instruction sets, and what one has to offer |
+//! | `groups.rs` | weights in groups of neighbours, as dot products of bytes take them |
 //! | `threads.rs` | a pool whose threads run the parts of one operator |
 //! | `arm/` | what both kinds of ARM have in common |
 //! | `arm64/`, `armv7/`, `x86/` | faster twins of `plain.rs`: one file per operator, and one per instruction set that it is enabled for |
@@ -36,6 +37,8 @@ mod arm64;
 mod armv7;
 #[allow(unsafe_code)]
 mod dispatch;
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+mod groups;
 #[allow(unsafe_code)]
 mod memory;
 mod operator;

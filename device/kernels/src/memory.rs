@@ -27,6 +27,22 @@ impl AlignedBytes {
             len,
         }
     }
+
+    /// None yet, with room for `len` to be appended.
+    pub(crate) fn with_capacity(len: usize) -> AlignedBytes {
+        AlignedBytes {
+            lines: Vec::with_capacity(len.div_ceil(LINE)),
+            len: 0,
+        }
+    }
+
+    /// Appends `len` bytes of 0.
+    pub(crate) fn append(&mut self, len: usize) -> &mut [u8] {
+        let start = self.len;
+        self.len += len;
+        self.lines.resize(self.len.div_ceil(LINE), Line([0; LINE]));
+        &mut self[start..]
+    }
 }
 
 impl Deref for AlignedBytes {

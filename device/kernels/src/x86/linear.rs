@@ -7,6 +7,8 @@ use super::Set;
 use super::scratch::{Packed, cut, len_of};
 use super::vector::{Dot, Vector};
 use crate::SLACK;
+use crate::groups::{self, Row};
+use crate::memory::AlignedBytes;
 use crate::operator::Kernel;
 use crate::operators;
 
@@ -36,19 +38,10 @@ impl<S: Set> Linear<S> {
         let outputs = linear.scales.len();
         let steps = linear.inputs.div_ceil(taps);
         let padded = outputs.next_multiple_of(UNIT);
-        let mut weights = Vec::with_capacity(padded * steps * taps);
-        for unit in (0..padded).step_by(UNIT) {
-            for step in (0..linear.inputs).step_by(taps) {
-                for c in unit..unit + UNIT {
-                    weights.extend((step..step + taps).map(|i| {
-                        match c < outputs && i < linear.inputs {
-                            true => linear.weights[c * linear.inputs + i],
-                            false => 0,
-                        }
-                    }));
-                }
-            }
-        }
+        let weights = match taps {
+            4 => units::<4>(linear),
+            _ => units::<2>(linear),
+        };
         let (mut bias, mut scales) = (linear.bias.clone(), linear.scales.clone());
         bias.resize(padded, 0);
         scales.resize(padded, 0.0);
@@ -56,7 +49,7 @@ impl<S: Set> Linear<S> {
             outputs,
             inputs: linear.inputs,
             steps,
-            weights: Packed::bytes(&weights),
+            weights: weights.into(),
             bias: Packed::integers(&bias),
             scales: Packed::floats(&scales),
             set: PhantomData,
@@ -70,6 +63,21 @@ impl<S: Set> Linear<S> {
             _ => self.inputs * 2 + SLACK,
         }]
     }
+}
+
+/// Unit x group of inputs x output within the unit x tap.
+fn units<const TAPS: usize>(linear: &operators::Linear) -> AlignedBytes {
+    let weights = groups::whole::<TAPS>(&linear.weights, linear.inputs);
+    let (taps, _) = weights.as_chunks::<TAPS>();
+    let steps = linear.inputs.div_ceil(TAPS);
+    let all: Vec<usize> = (0..steps).collect();
+    let units = taps.chunks(steps * UNIT);
+    let mut packed = AlignedBytes::with_capacity(units.len() * UNIT * steps * TAPS);
+    for unit in units {
+        let rows: Vec<Row<TAPS>> = unit.chunks_exact(steps).enumerate().collect();
+        groups::pack(&rows, &all, UNIT, &mut packed);
+    }
+    packed
 }
 
 impl<S: Set> Kernel<f32> for Linear<S> {

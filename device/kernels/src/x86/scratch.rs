@@ -57,3 +57,9 @@ impl Packed {
         self.0[at..].as_ptr()
     }
 }
+
+impl From<AlignedBytes> for Packed {
+    fn from(bytes: AlignedBytes) -> Packed {
+        Packed(bytes)
+    }
+}
