@@ -59,8 +59,7 @@ impl Engine {
     pub fn open_with_threads(path: &Path, threads: usize) -> Result<Engine> {
         let place = || format!("can't open the model {}", path.display());
         let bytes = model::read(path).with_context(place)?;
-        let model = Model::parse(&bytes).with_context(place)?;
-        drop(bytes);
+        let model = Model::of(bytes).with_context(place)?;
         Engine::new(model, threads).with_context(place)
     }
 

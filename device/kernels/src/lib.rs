@@ -52,7 +52,7 @@ mod window;
 mod x86;
 
 pub use dispatch::Isa;
-pub use memory::{AlignedBytes, SLACK};
+pub use memory::{AlignedBytes, SLACK, signed};
 pub use operator::Operator;
 pub use operators::{ConcatInput, ConvParameters, Padding, Quantization};
 pub use threads::Threads;

@@ -8,6 +8,12 @@ pub const SLACK: usize = 64;
 /// Bytes of one cache line, and of the widest vector.
 pub(crate) const LINE: usize = 64;
 
+/// Bytes as the signed ones that they are.
+pub fn signed(bytes: &[u8]) -> &[i8] {
+    // SAFETY: both have the same size and alignment, and every bit pattern is a value of both.
+    unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) }
+}
+
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 struct Line([u8; LINE]);

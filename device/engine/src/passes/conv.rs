@@ -2,11 +2,12 @@
 //! DequantizeLinear and QuantizeLinear.
 
 use graft_kernels::Quantization;
-use tract_onnx::pb::{NodeProto, TensorProto};
+use tract_onnx::pb::NodeProto;
 
 use super::{Replacement, before_requantize};
 use crate::onnx::{View, f32_values, has_input, i8_values, i32_values, int, is, padding, sizes};
 use crate::ops::conv::Convolution;
+use crate::proto::Constant;
 
 pub(super) fn find(view: &View, root: &NodeProto) -> Option<Replacement> {
     if is(root, "QLinearConv") {
@@ -42,7 +43,7 @@ fn replace(
     conv: &NodeProto,
     x: &str,
     input: Quantization,
-    (weights, weight_scales): (&TensorProto, Vec<f32>),
+    (weights, weight_scales): (&Constant, Vec<f32>),
     bias: Vec<i32>,
     output: Quantization,
 ) -> Option<Replacement> {
@@ -77,7 +78,7 @@ fn replace(
 pub(super) fn dequantized_weights<'a>(
     view: &View<'a>,
     tensor: &str,
-) -> Option<(&'a TensorProto, Vec<f32>)> {
+) -> Option<(&'a Constant, Vec<f32>)> {
     let node = view.producer(tensor, "DequantizeLinear")?;
     let weights = view.constant(node, 0)?;
     let scales = f32_values(view.constant(node, 1)?)?;

@@ -2,12 +2,13 @@
 //! QuantizeLinear, with the Flatten before it.
 
 use graft_kernels::Quantization;
-use tract_onnx::pb::{NodeProto, TensorProto};
+use tract_onnx::pb::NodeProto;
 
 use super::conv::{dequantized_bias, dequantized_weights};
 use super::{Replacement, before_requantize, flattened};
 use crate::onnx::{View, f32_values, float, has_input, i8_values, i32_values, int, is_contributed};
 use crate::ops::fully_connected::FullyConnected;
+use crate::proto::Constant;
 
 pub(super) fn find(view: &View, root: &NodeProto) -> Option<Replacement> {
     if is_contributed(root, "QGemm") {
@@ -48,7 +49,7 @@ fn replace(
     gemm: &NodeProto,
     x: &str,
     input: Quantization,
-    (weights, weight_scales): (&TensorProto, Vec<f32>),
+    (weights, weight_scales): (&Constant, Vec<f32>),
     bias: Vec<i32>,
     output: Quantization,
 ) -> Option<Replacement> {
