@@ -33,7 +33,8 @@ impl Graph {
         Graph::new(bytes, threads).with_context(place)
     }
 
-    fn new(bytes: Bytes, threads: usize) -> Result<Graph> {
+    /// Opens the bytes of an ONNX file.
+    pub(crate) fn new(bytes: Bytes, threads: usize) -> Result<Graph> {
         let len = bytes.len();
         let proto = proto::Model::decode(bytes).context("it is not an ONNX file")?;
         let input = proto

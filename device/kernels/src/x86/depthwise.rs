@@ -92,10 +92,14 @@ impl<S: Set> Depthwise<S> {
                 let (y, column) = (tap / kernel_width, tap % kernel_width);
                 for row in 0..rows {
                     let (group, below) = ((y + row) / taps, (y + row) % taps);
-                    for (i, weight) in pixel[first..first + count].iter().enumerate() {
-                        let (vector, lane) = (i / 4 % 4, i / 16 * 4 + i % 4);
+                    let fours = pixel[first..first + count].chunks(4).enumerate();
+                    for (i, four) in fours {
+                        let (vector, lane) = (i % 4, i / 4 * 4);
                         let at = ((column * groups + group) * 4 + vector) * rows + row;
-                        block[(at * lanes + lane) * taps + below] = *weight;
+                        let lanes = block[(at * lanes + lane) * taps..].chunks_exact_mut(taps);
+                        for (lane, weight) in lanes.zip(four) {
+                            lane[below] = *weight;
+                        }
                     }
                 }
             }
