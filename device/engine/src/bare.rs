@@ -4,14 +4,15 @@ use std::path::Path;
 
 use graft_shared::error::{Context, Error, Result};
 use prost::Message;
+use prost::bytes::Bytes;
+use tract_onnx::pb::ValueInfoProto;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::dimension;
 use tract_onnx::pb::type_proto;
-use tract_onnx::pb::{ModelProto, ValueInfoProto};
 use tract_onnx::prelude::*;
 
-use crate::model;
 use crate::plan::{NodeReport, Plan};
+use crate::{model, proto};
 
 /// A graph with one image as its input: bytes or f32, all dimensions known but the batch, which is 1.
 #[derive(Debug)]
@@ -29,11 +30,13 @@ impl Graph {
     pub fn open(path: &Path, threads: usize) -> Result<Graph> {
         let place = || format!("can't open the model {}", path.display());
         let bytes = model::read(path).with_context(place)?;
-        Graph::new(&bytes, threads).with_context(place)
+        Graph::new(bytes, threads).with_context(place)
     }
 
-    fn new(bytes: &[u8], threads: usize) -> Result<Graph> {
-        let proto = ModelProto::decode(bytes).context("it is not an ONNX file")?;
+    /// Opens the bytes of an ONNX file.
+    pub(crate) fn new(bytes: Bytes, threads: usize) -> Result<Graph> {
+        let len = bytes.len();
+        let proto = proto::Model::decode(bytes).context("it is not an ONNX file")?;
         let input = proto
             .graph
             .as_ref()
@@ -47,7 +50,7 @@ impl Graph {
         Ok(Graph {
             plan,
             input,
-            bytes: bytes.len(),
+            bytes: len,
         })
     }
 

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Instant;
 
 use graft_shared::card::Probe;
-use graft_shared::error::{Error, Result};
+use graft_shared::error::{Context, Error, Result};
 use graft_shared::preprocess::Pixels;
 use serde::Serialize;
 
@@ -101,17 +101,18 @@ impl Subject {
         if threads == 0 {
             return Err(Error::new("at least one thread is needed"));
         }
-        match Engine::open_with_threads(path, threads) {
+        let place = || format!("can't open the model {}", path.display());
+        let bytes = model::read(path).with_context(place)?;
+        match Engine::of(bytes.clone(), threads) {
             Ok(engine) => {
                 let pixels = Probe::pixels(0, &engine.card().preprocess);
                 Ok(Subject::Model(Box::new(engine), pixels))
             }
-            Err(error) => match model::read(path) {
-                Ok(bytes) if !model::mentions_card(&bytes) => {
-                    Ok(Subject::Graph(Graph::open(path, threads)?))
-                }
-                _ => Err(error),
-            },
+            Err(_) if !model::mentions_card(&bytes) => {
+                let graph = Graph::new(bytes, threads).with_context(place)?;
+                Ok(Subject::Graph(graph))
+            }
+            Err(error) => Err(error).with_context(place),
         }
     }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use graft_shared::card::{Card, Probe};
 use graft_shared::error::{Context, Error, Result};
 use graft_shared::preprocess::Pixels;
+use prost::bytes::Bytes;
 use tract_onnx::prelude::*;
 
 use crate::classify::Classification;
@@ -59,9 +60,7 @@ impl Engine {
     pub fn open_with_threads(path: &Path, threads: usize) -> Result<Engine> {
         let place = || format!("can't open the model {}", path.display());
         let bytes = model::read(path).with_context(place)?;
-        let model = Model::parse(&bytes).with_context(place)?;
-        drop(bytes);
-        Engine::new(model, threads).with_context(place)
+        Engine::of(bytes, threads).with_context(place)
     }
 
     /// Opens the bytes of a model file.
@@ -69,10 +68,12 @@ impl Engine {
     /// # Errors
     /// When they are no intact model file, or its graph can't be run.
     pub fn from_bytes(bytes: &[u8]) -> Result<Engine> {
-        Engine::new(Model::parse(bytes)?, 1)
+        Engine::of(Bytes::copy_from_slice(bytes), 1)
     }
 
-    fn new(Model { card, proto, bytes }: Model, threads: usize) -> Result<Engine> {
+    /// Opens the bytes of a model file for as many `threads`.
+    pub(crate) fn of(bytes: Bytes, threads: usize) -> Result<Engine> {
+        let Model { card, proto, bytes } = Model::of(bytes)?;
         let plan = Plan::new(proto, (u8::datum_type(), &input_shape(&card)), threads)?;
         Ok(Engine {
             card,

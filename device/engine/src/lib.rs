@@ -38,6 +38,7 @@ mod onnx;
 mod ops;
 mod passes;
 mod plan;
+mod proto;
 mod segment;
 
 pub use classify::Classification;

@@ -25,15 +25,15 @@ use graft_shared::labels::Labels;
 use graft_shared::limits::MAX_MODEL_FILE_BYTES;
 use graft_shared::preprocess::{Filter, Fit, Preprocess};
 use prost::Message;
+use prost::bytes::Bytes;
 use serde::Serialize;
 use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
 use tract_onnx::pb::tensor_shape_proto::dimension;
-use tract_onnx::pb::{
-    GraphProto, ModelProto, StringStringEntryProto, TensorProto, ValueInfoProto, type_proto,
-};
+use tract_onnx::pb::{ModelProto, StringStringEntryProto, TensorProto, ValueInfoProto, type_proto};
 
 use crate::onnx::elements;
 use crate::passes::PLACEHOLDER;
+use crate::proto::{self, Graph};
 
 /// The metadata entry that holds the card.
 pub const CARD_KEY: &str = "graft.card";
@@ -56,7 +56,7 @@ pub struct Model {
     /// What the file says about itself.
     pub card: Card,
     /// The graph, without metadata.
-    pub(crate) proto: ModelProto,
+    pub(crate) proto: proto::Model,
     /// Bytes of the file.
     pub(crate) bytes: usize,
 }
@@ -83,12 +83,14 @@ pub fn attach_card(graph: &[u8], card: &Card) -> Result<Vec<u8>> {
 }
 
 /// The bytes of a file, no more than one over the limit.
-pub(crate) fn read(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = vec![];
+pub(crate) fn read(path: &Path) -> std::io::Result<Bytes> {
     let file = File::open(path)?;
+    let len = file.metadata()?.len().min(MAX_MODEL_FILE_BYTES);
+    // The byte behind the last one tells the end without asking for more memory.
+    let mut bytes = Vec::with_capacity(len as usize + 1);
     file.take(MAX_MODEL_FILE_BYTES + 1)
         .read_to_end(&mut bytes)?;
-    Ok(bytes)
+    Ok(bytes.into())
 }
 
 /// Whether the bytes of a file speak of a model card, be it intact or not: others' ONNX files do not.
@@ -107,17 +109,22 @@ impl Model {
     /// # Errors
     /// When any bit of the file is not what its writer wrote, or this release can't run what it wrote.
     pub fn parse(bytes: &[u8]) -> Result<Model> {
-        Self::parse_checked(bytes).context("can't read the model file")
+        Self::of(Bytes::copy_from_slice(bytes))
     }
 
-    fn parse_checked(bytes: &[u8]) -> Result<Model> {
+    /// As [`Model::parse`]; the model's constants stay in `bytes`.
+    pub(crate) fn of(bytes: Bytes) -> Result<Model> {
+        Self::checked(bytes).context("can't read the model file")
+    }
+
+    fn checked(bytes: Bytes) -> Result<Model> {
         if bytes.len() as u64 > MAX_MODEL_FILE_BYTES {
             return Err(Error::new(format!(
                 "it has {} bytes, at most {MAX_MODEL_FILE_BYTES} are possible",
                 bytes.len()
             )));
         }
-        let (graph, metadata) = split(bytes)?;
+        let (graph, metadata) = split(&bytes)?;
         let encoded = card_bytes(metadata)?;
         let card = Card::decode(&encoded)?;
         if sha256(graph) != card.graph_digest {
@@ -137,7 +144,8 @@ impl Model {
             ))
             .hint("use a release that matches the model, or export the model again"));
         }
-        let proto = ModelProto::decode(graph).context("it is not an ONNX file")?;
+        let graph = bytes.slice(..graph.len());
+        let proto = proto::Model::decode(graph).context("it is not an ONNX file")?;
         check(&proto, &card)?;
         Ok(Model {
             card,
@@ -281,7 +289,7 @@ pub fn preprocessing_json(preprocess: &Preprocess) -> Result<String> {
 }
 
 /// Checks the structure of the graph, and that input and output are what the card says.
-fn check(proto: &ModelProto, card: &Card) -> Result<()> {
+fn check(proto: &proto::Model, card: &Card) -> Result<()> {
     let refuse = |what: &str| Err(Error::new(format!("the ONNX graph {what}")));
     let Some(graph) = &proto.graph else {
         return refuse("is missing");
@@ -300,7 +308,7 @@ fn check(proto: &ModelProto, card: &Card) -> Result<()> {
     }
     check_order(graph)?;
     for tensor in &graph.initializer {
-        check_tensor(tensor)?;
+        check_tensor(tensor, &tensor.raw)?;
     }
     for node in &graph.node {
         if node.op_type == PLACEHOLDER {
@@ -319,7 +327,7 @@ fn check(proto: &ModelProto, card: &Card) -> Result<()> {
                 return refuse("has functions, training information or sparse tensors");
             }
             for tensor in attribute.t.iter().chain(&attribute.tensors) {
-                check_tensor(tensor)?;
+                check_tensor(tensor, &tensor.raw_data)?;
             }
         }
     }
@@ -327,7 +335,7 @@ fn check(proto: &ModelProto, card: &Card) -> Result<()> {
 }
 
 /// Every tensor is made once, and before it is used.
-fn check_order(graph: &GraphProto) -> Result<()> {
+fn check_order(graph: &Graph) -> Result<()> {
     let mut made: HashSet<&str> = HashSet::new();
     let constants: HashSet<&str> = graph
         .initializer
@@ -382,8 +390,9 @@ fn check_order(graph: &GraphProto) -> Result<()> {
     }
 }
 
-/// The tensor is inside the file, of a possible size, and has exactly the bytes that its shape says.
-fn check_tensor(tensor: &TensorProto) -> Result<()> {
+/// The tensor is inside the file, of a possible size, and has exactly the bytes that its shape says; `raw` is its
+/// `raw_data`.
+fn check_tensor(tensor: &TensorProto, raw: &[u8]) -> Result<()> {
     let refuse = |what: String| Err(Error::new(format!("the tensor `{}` {what}", tensor.name)));
     if tensor.data_location() == DataLocation::External
         || !tensor.external_data.is_empty()
@@ -406,10 +415,10 @@ fn check_tensor(tensor: &TensorProto) -> Result<()> {
         + tensor.int64_data.len()
         + tensor.double_data.len()
         + tensor.uint64_data.len();
-    let complete = if tensor.raw_data.is_empty() {
+    let complete = if raw.is_empty() {
         typed == count
     } else {
-        tensor.raw_data.len() == count * width
+        raw.len() == count * width
     };
     if complete {
         Ok(())
@@ -422,7 +431,7 @@ fn check_tensor(tensor: &TensorProto) -> Result<()> {
 }
 
 /// One input of the card's size, one output as wide as the labels.
-fn check_interface(graph: &GraphProto, card: &Card) -> Result<()> {
+fn check_interface(graph: &Graph, card: &Card) -> Result<()> {
     let constants: HashSet<&str> = graph
         .initializer
         .iter()

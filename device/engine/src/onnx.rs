@@ -1,12 +1,15 @@
 //! Reading ONNX protobuf: constants, attributes, who makes and who uses a tensor. What does not fit is `None`.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Deref;
 
 use crate::ops::Quantized;
 use crate::passes::Operators;
-use graft_kernels::Quantization;
+use crate::proto::{Constant, Graph};
+use graft_kernels::{Quantization, signed};
+use prost::bytes::Bytes;
 use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::{AttributeProto, GraphProto, NodeProto, TensorProto};
+use tract_onnx::pb::{AttributeProto, NodeProto, TensorProto};
 
 /// The product of `tensor`'s dimensions.
 pub(crate) fn elements(tensor: &TensorProto) -> Option<usize> {
@@ -24,64 +27,81 @@ fn complete<T>(tensor: &TensorProto, values: Vec<T>) -> Option<Vec<T>> {
 }
 
 /// All values of an f32 tensor.
-pub(crate) fn f32_values(tensor: &TensorProto) -> Option<Vec<f32>> {
+pub(crate) fn f32_values(tensor: &Constant) -> Option<Vec<f32>> {
     of_type(tensor, DataType::Float)?;
-    let values = if tensor.raw_data.is_empty() {
+    let values = if tensor.raw.is_empty() {
         tensor.float_data.clone()
     } else {
-        words(&tensor.raw_data)?.map(f32::from_le_bytes).collect()
+        words(&tensor.raw)?.map(f32::from_le_bytes).collect()
     };
     complete(tensor, values)
 }
 
 /// All values of an i32 tensor.
-pub(crate) fn i32_values(tensor: &TensorProto) -> Option<Vec<i32>> {
+pub(crate) fn i32_values(tensor: &Constant) -> Option<Vec<i32>> {
     of_type(tensor, DataType::Int32)?;
-    let values = if tensor.raw_data.is_empty() {
+    let values = if tensor.raw.is_empty() {
         tensor.int32_data.clone()
     } else {
-        words(&tensor.raw_data)?.map(i32::from_le_bytes).collect()
+        words(&tensor.raw)?.map(i32::from_le_bytes).collect()
     };
     complete(tensor, values)
 }
 
 /// All values of an i64 tensor.
-pub(crate) fn i64_values(tensor: &TensorProto) -> Option<Vec<i64>> {
+pub(crate) fn i64_values(tensor: &Constant) -> Option<Vec<i64>> {
     of_type(tensor, DataType::Int64)?;
-    let values = if tensor.raw_data.is_empty() {
+    let values = if tensor.raw.is_empty() {
         tensor.int64_data.clone()
     } else {
-        words(&tensor.raw_data)?.map(i64::from_le_bytes).collect()
+        words(&tensor.raw)?.map(i64::from_le_bytes).collect()
     };
     complete(tensor, values)
 }
 
 /// All values of an i8 tensor.
-pub(crate) fn i8_values(tensor: &TensorProto) -> Option<Vec<i8>> {
+pub(crate) fn i8_values(tensor: &Constant) -> Option<Weights> {
     of_type(tensor, DataType::Int8)?;
-    let values = if tensor.raw_data.is_empty() {
-        tensor
-            .int32_data
-            .iter()
+    let values = if tensor.raw.is_empty() {
+        let values = tensor.int32_data.iter();
+        values
             .map(|v| i8::try_from(*v).ok())
-            .collect::<Option<_>>()?
+            .collect::<Option<Weights>>()?
     } else {
-        tensor.raw_data.iter().map(|b| b.cast_signed()).collect()
+        Weights(tensor.raw.clone())
     };
-    complete(tensor, values)
+    (elements(tensor) == Some(values.len())).then_some(values)
+}
+
+/// The values of an i8 tensor: most often a piece of the file.
+#[derive(Debug, Clone)]
+pub(crate) struct Weights(Bytes);
+
+impl Deref for Weights {
+    type Target = [i8];
+
+    fn deref(&self) -> &[i8] {
+        signed(&self.0)
+    }
+}
+
+impl FromIterator<i8> for Weights {
+    fn from_iter<I: IntoIterator<Item = i8>>(values: I) -> Weights {
+        Weights(values.into_iter().map(i8::cast_unsigned).collect())
+    }
 }
 
 /// All values of an u8 tensor.
-pub(crate) fn u8_values(tensor: &TensorProto) -> Option<Vec<u8>> {
+pub(crate) fn u8_values(tensor: &Constant) -> Option<Vec<u8>> {
     of_type(tensor, DataType::Uint8)?;
-    let values = if tensor.raw_data.is_empty() {
+    let values = if tensor.raw.is_empty() {
         tensor
             .int32_data
             .iter()
             .map(|v| u8::try_from(*v).ok())
             .collect::<Option<_>>()?
     } else {
-        tensor.raw_data.clone()
+        tensor.raw.to_vec()
     };
     complete(tensor, values)
 }
@@ -122,13 +142,13 @@ pub(crate) fn sizes<const N: usize>(
 pub(crate) struct View<'a> {
     operators: &'a Operators,
     producers: HashMap<&'a str, &'a NodeProto>,
-    constants: HashMap<&'a str, &'a TensorProto>,
+    constants: HashMap<&'a str, &'a Constant>,
     byte_inputs: HashSet<&'a str>,
     float_inputs: HashSet<&'a str>,
 }
 
 impl<'a> View<'a> {
-    pub(crate) fn new(graph: &'a GraphProto, operators: &'a Operators) -> View<'a> {
+    pub(crate) fn new(graph: &'a Graph, operators: &'a Operators) -> View<'a> {
         let producers = graph
             .node
             .iter()
@@ -195,7 +215,7 @@ impl<'a> View<'a> {
     }
 
     /// The constant that input `index` of `node` is.
-    pub(crate) fn constant(&self, node: &NodeProto, index: usize) -> Option<&'a TensorProto> {
+    pub(crate) fn constant(&self, node: &NodeProto, index: usize) -> Option<&'a Constant> {
         self.constants.get(node.input.get(index)?.as_str()).copied()
     }
 

@@ -8,14 +8,13 @@ use graft_kernels::{Isa, Threads};
 use graft_shared::error::{Context, Error, Result};
 use tract_core::ops::konst::Const;
 use tract_core::ops::source::TypedSource;
-use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::{Framework, expand};
 use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;
 
 use crate::ops::Import;
-use crate::passes;
 use crate::segment::{Segment, gather};
+use crate::{passes, proto};
 
 /// Which nodes run in our operators, and which in tract's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +53,7 @@ pub(crate) struct Plan {
 impl Plan {
     /// Plans `proto`, whose one input is of the type and shape `input`, for as many `threads`.
     pub(crate) fn new(
-        proto: ModelProto,
+        proto: proto::Model,
         input: (DatumType, &[usize]),
         threads: usize,
     ) -> Result<Plan> {
@@ -118,7 +117,7 @@ impl Plan {
 }
 
 fn optimize(
-    mut proto: ModelProto,
+    mut proto: proto::Model,
     (datum_type, shape): (DatumType, &[usize]),
     isa: Isa,
 ) -> TractResult<TypedModel> {
@@ -126,8 +125,7 @@ fn optimize(
     let mut operators = passes::rewrite(graph);
     let mut model = tract_onnx::onnx()
         .with_ignore_value_info(true)
-        .model_for_proto_model(&proto)?;
-    drop(proto);
+        .model_for_proto_model(&proto.into())?;
     for node in model.nodes_mut() {
         if node.op_is::<UnimplementedOp>()
             && let Some(operator) = operators.remove(&node.name)

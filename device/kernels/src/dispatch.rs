@@ -16,7 +16,7 @@ pub(crate) trait InstructionSet: Debug + Sync {
     fn available(&self) -> bool;
 
     fn conv(&self, conv: Conv) -> Box<dyn Kernel> {
-        Box::new(conv)
+        Box::new(conv.into_owned())
     }
 
     fn depthwise(&self, depthwise: Depthwise) -> Box<dyn Kernel> {

@@ -19,6 +19,7 @@
 //! | `operators/` | one file per kind: its constructor, its checks, its description for the instruction sets |
 //! | `plain.rs` | the specification: what it computes is the result, to the bit, on every processor |
 //! | `dispatch.rs` | the list of instruction sets, and what one has to offer |
+//! | `groups.rs` | weights in groups of neighbours, as dot products of bytes take them |
 //! | `threads.rs` | a pool whose threads run the parts of one operator |
 //! | `packed.rs` | what the twins of `plain.rs` load: packed weights, and scratch in pieces |
 //! | `arm/` | what both kinds of ARM have in common |
@@ -37,6 +38,8 @@ mod arm64;
 mod armv7;
 #[allow(unsafe_code)]
 mod dispatch;
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+mod groups;
 #[allow(unsafe_code)]
 mod memory;
 mod operator;
@@ -52,7 +55,7 @@ mod window;
 mod x86;
 
 pub use dispatch::Isa;
-pub use memory::{AlignedBytes, SLACK};
+pub use memory::{AlignedBytes, SLACK, signed};
 pub use operator::Operator;
 pub use operators::{ConcatInput, ConvParameters, Padding, Quantization};
 pub use threads::Threads;

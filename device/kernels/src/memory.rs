@@ -8,6 +8,12 @@ pub const SLACK: usize = 64;
 /// Bytes of one cache line, and of the widest vector.
 pub(crate) const LINE: usize = 64;
 
+/// Bytes as the signed ones that they are.
+pub fn signed(bytes: &[u8]) -> &[i8] {
+    // SAFETY: both have the same size and alignment, and every bit pattern is a value of both.
+    unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) }
+}
+
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 struct Line([u8; LINE]);
@@ -26,6 +32,22 @@ impl AlignedBytes {
             lines: vec![Line([0; LINE]); len.div_ceil(LINE)],
             len,
         }
+    }
+
+    /// None yet, with room for `len` to be appended.
+    pub(crate) fn with_capacity(len: usize) -> AlignedBytes {
+        AlignedBytes {
+            lines: Vec::with_capacity(len.div_ceil(LINE)),
+            len: 0,
+        }
+    }
+
+    /// Appends `len` bytes of 0.
+    pub(crate) fn append(&mut self, len: usize) -> &mut [u8] {
+        let start = self.len;
+        self.len += len;
+        self.lines.resize(self.len.div_ceil(LINE), Line([0; LINE]));
+        &mut self[start..]
     }
 }
 

@@ -7,6 +7,7 @@ use crate::memory::{AlignedBytes, LINE};
 pub(crate) struct Packed(AlignedBytes);
 
 impl Packed {
+    #[cfg(not(target_arch = "arm"))]
     pub(crate) fn bytes(values: &[i8]) -> Packed {
         Packed::of(values, |v| v.to_ne_bytes())
     }
@@ -35,6 +36,12 @@ impl Packed {
     /// The value with this index, of the type that was packed.
     pub(crate) fn at<T>(&self, index: usize) -> *const T {
         self.0[index * size_of::<T>()..].as_ptr().cast()
+    }
+}
+
+impl From<AlignedBytes> for Packed {
+    fn from(bytes: AlignedBytes) -> Packed {
+        Packed(bytes)
     }
 }
 

@@ -52,7 +52,7 @@ fn pixel<'a>(
 }
 
 /// Dense convolution: what the kernel sees at an output position as one row of bytes, times the weights of each channel.
-impl Kernel for Conv {
+impl Kernel for Conv<'_> {
     fn scratch_len(&self) -> usize {
         self.depth()
     }

@@ -4,6 +4,7 @@ use graft_kernels::{ConvParameters, Invalid, Isa, Operator, Quantization, Window
 use tract_onnx::tract_hir::internal::*;
 
 use super::{Image, Kernel, Output, Quantized, one};
+use crate::onnx::Weights;
 
 /// A quantized convolution.
 #[derive(Debug)]
@@ -18,7 +19,7 @@ pub(crate) struct Convolution {
     pub(crate) padding: [usize; 4],
     pub(crate) input: Quantization,
     /// Output x input / groups x height x width.
-    pub(crate) weights: Vec<i8>,
+    pub(crate) weights: Weights,
     pub(crate) weight_scales: Vec<f32>,
     /// Empty for none.
     pub(crate) bias: Vec<i32>,

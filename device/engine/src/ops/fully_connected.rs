@@ -4,6 +4,7 @@ use graft_kernels::{ConvParameters, Isa, Operator, Quantization, Window};
 use tract_onnx::tract_hir::internal::*;
 
 use super::{Image, Kernel, Output, Quantized, one};
+use crate::onnx::Weights;
 
 /// A quantized fully connected layer: a convolution of one position.
 #[derive(Debug)]
@@ -12,7 +13,7 @@ pub(crate) struct FullyConnected {
     pub(crate) outputs: usize,
     pub(crate) input: Quantization,
     /// Outputs x inputs.
-    pub(crate) weights: Vec<i8>,
+    pub(crate) weights: Weights,
     pub(crate) weight_scales: Vec<f32>,
     /// Empty for none.
     pub(crate) bias: Vec<i32>,

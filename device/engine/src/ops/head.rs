@@ -4,6 +4,7 @@ use graft_kernels::{Isa, Operator};
 use tract_onnx::tract_hir::internal::*;
 
 use super::{Image, Kernel, Output, Quantized, one};
+use crate::onnx::Weights;
 
 /// A quantized linear layer whose result stays f32.
 #[derive(Debug)]
@@ -11,7 +12,7 @@ pub(crate) struct Head {
     pub(crate) inputs: usize,
     pub(crate) outputs: usize,
     /// Inputs x outputs.
-    pub(crate) weights: Vec<i8>,
+    pub(crate) weights: Weights,
     pub(crate) input_zero_point: u8,
     /// Empty for none.
     pub(crate) bias: Vec<i32>,

@@ -2,10 +2,11 @@
 //! and QuantizeLinear.
 
 use graft_kernels::Quantization;
-use tract_onnx::pb::{NodeProto, TensorProto};
+use tract_onnx::pb::NodeProto;
 
 use super::before_requantize;
 use crate::onnx::{View, f32_values, has_input, i32_values, int};
+use crate::proto::Constant;
 
 pub(super) struct Layer<'a> {
     /// Has the attributes.
@@ -14,7 +15,7 @@ pub(super) struct Layer<'a> {
     pub(super) x: &'a str,
     pub(super) input: Quantization,
     /// Of i8, with zero point 0.
-    pub(super) weights: &'a TensorProto,
+    pub(super) weights: &'a Constant,
     /// One per output channel, or one for all.
     pub(super) weight_scales: Vec<f32>,
     /// At the scale of the sums; empty for none.
@@ -68,7 +69,7 @@ impl<'a> Layer<'a> {
 }
 
 /// The i8 weights that a DequantizeLinear makes `tensor` of, with one scale per output channel or one for all.
-fn weights<'a>(view: &View<'a>, tensor: &str) -> Option<(&'a TensorProto, Vec<f32>)> {
+fn weights<'a>(view: &View<'a>, tensor: &str) -> Option<(&'a Constant, Vec<f32>)> {
     let node = view.producer(tensor, "DequantizeLinear")?;
     let weights = view.constant(node, 0)?;
     let scales = f32_values(view.constant(node, 1)?)?;

@@ -20,10 +20,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use graft_kernels::Quantization;
-use tract_onnx::pb::{GraphProto, NodeProto};
+use tract_onnx::pb::NodeProto;
 
 use crate::onnx::{View, has_input, i64_values, int, is};
 use crate::ops::Quantized;
+use crate::proto::Graph;
 
 /// The type of a node whose operator stands in [`Operators`]: no ONNX operator has this name.
 pub(crate) const PLACEHOLDER: &str = "graft.operator";
@@ -141,7 +142,7 @@ fn flattened<'a>(view: &View<'a>, tensor: &str, channels: i64) -> Option<&'a str
 
 /// Rewrites all patterns in `graph`, whose nodes stand in topological order; drops nodes and constants that nothing
 /// uses any more.
-pub(crate) fn rewrite(graph: &mut GraphProto) -> Operators {
+pub(crate) fn rewrite(graph: &mut Graph) -> Operators {
     let mut operators = Operators::new();
     for pass in PASSES {
         let view = View::new(graph, &operators);
@@ -174,7 +175,7 @@ pub(crate) fn rewrite(graph: &mut GraphProto) -> Operators {
 }
 
 /// Keeps the nodes that an output depends on, and the constants that those use.
-fn drop_unused(graph: &mut GraphProto) {
+fn drop_unused(graph: &mut Graph) {
     let mut used: HashSet<String> = graph
         .output
         .iter()

@@ -2,11 +2,12 @@
 //! before or after the Transpose to NCHW.
 
 use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::{AttributeProto, NodeProto, TensorProto};
+use tract_onnx::pb::{AttributeProto, NodeProto};
 
 use super::{Replacement, byte_of};
 use crate::onnx::{View, f32_values, has_input, int, is, is_to_nchw};
 use crate::ops::table::ByteTable;
+use crate::proto::Constant;
 
 /// Most steps between Cast and QuantizeLinear.
 const MAX_STEPS: usize = 4;
@@ -109,7 +110,7 @@ fn table<'a>(
 }
 
 /// The values of a constant that varies along the channels alone: one, or one per channel.
-fn per_channel(constant: &TensorProto, channels: Channels) -> Option<Vec<f32>> {
+fn per_channel(constant: &Constant, channels: Channels) -> Option<Vec<f32>> {
     let values = f32_values(constant)?;
     let count = i64::try_from(values.len()).ok()?;
     let along_channels = match (channels, constant.dims.as_slice()) {

@@ -6,6 +6,7 @@
 //! chunks of 16 bytes of a row are multiplied in pairs where all channels of a panel allow it (with weights of seven
 //! bits: almost everywhere), and one by one where they do not.
 
+use crate::memory::AlignedBytes;
 use crate::packed::{Packed, padded};
 
 /// Channels of a panel.
@@ -15,7 +16,7 @@ pub(crate) const CHANNELS: usize = 4;
 const CHUNK: usize = 16;
 
 /// Largest sum of magnitudes of weights whose products with signed bytes are added in 16 bits.
-const LARGEST_SUM: u32 = (i16::MAX as u32) / 128;
+const LARGEST_SUM: u16 = (i16::MAX as u16) / 128;
 
 /// Whether these weights can be packed: with one of -128, two products may leave 16 bits.
 pub(crate) fn fit(weights: &[i8]) -> bool {
@@ -52,8 +53,10 @@ impl PairedWeights {
         } else {
             depth.div_ceil(CHUNK)
         };
-        let mut packed = vec![];
-        let mut panels = vec![];
+        let panel_len = CHANNELS * (chunks * CHUNK + if half { CHUNK / 2 } else { 0 });
+        let count = weights.len().div_ceil(CHANNELS * depth);
+        let mut packed = AlignedBytes::with_capacity(count * panel_len);
+        let mut panels = Vec::with_capacity(count);
         for panel in weights.chunks(CHANNELS * depth) {
             let mut rows: Vec<Vec<i8>> = panel
                 .chunks_exact(depth)
@@ -72,16 +75,24 @@ impl PairedWeights {
                     chunk += 1;
                 }
             }
+            let mut rest = packed.append(panel_len);
+            let mut put = |weights: &[i8]| {
+                let (to, after) = std::mem::take(&mut rest).split_at_mut(weights.len());
+                for (to, weight) in to.iter_mut().zip(weights) {
+                    *to = weight.cast_unsigned();
+                }
+                rest = after;
+            };
             for (chunks, len) in [(&pairs, 2 * CHUNK), (&singles, CHUNK)] {
                 for chunk in chunks {
                     for row in &rows {
-                        packed.extend(&row[*chunk as usize * CHUNK..][..len]);
+                        put(&row[*chunk as usize * CHUNK..][..len]);
                     }
                 }
             }
             if half {
                 for row in &rows {
-                    packed.extend(&row[chunks * CHUNK..][..CHUNK / 2]);
+                    put(&row[chunks * CHUNK..][..CHUNK / 2]);
                 }
             }
             panels.push(Panel {
@@ -91,7 +102,7 @@ impl PairedWeights {
             });
         }
         PairedWeights {
-            packed: Packed::bytes(&packed),
+            packed: packed.into(),
             panels,
             chunks,
             half,
@@ -119,8 +130,11 @@ impl PairedWeights {
 
 /// Whether the products of the pair of chunks that `row` starts with can be added in 16 bits.
 fn fits(row: &[i8]) -> bool {
-    (0..CHUNK / 2).all(|lane| {
-        let lanes = row[lane..2 * CHUNK].iter().step_by(CHUNK / 2);
-        lanes.map(|w| u32::from(w.unsigned_abs())).sum::<u32>() <= LARGEST_SUM
-    })
+    let mut sums = [0u16; CHUNK / 2];
+    for lanes in row[..2 * CHUNK].chunks_exact(CHUNK / 2) {
+        for (sum, weight) in sums.iter_mut().zip(lanes) {
+            *sum += u16::from(weight.unsigned_abs());
+        }
+    }
+    sums.iter().all(|sum| *sum <= LARGEST_SUM)
 }

@@ -10,6 +10,8 @@ use std::ops::Range;
 use super::matrix::{self, Requantized, Weights};
 use super::rows::Rows;
 use super::vector::{LANES, requantize, store_first, zero_point};
+use crate::groups::{self, Row};
+use crate::memory::AlignedBytes;
 use crate::packed::Packed;
 
 /// Bytes of a row that are multiplied by one instruction.
@@ -41,21 +43,17 @@ impl Weights for DotWeights {
     fn pack(weights: &[i8], depth: usize) -> Self {
         let channels = weights.len() / depth;
         let groups = depth.div_ceil(GROUP);
-        let mut packed = vec![];
-        for first in (0..channels).step_by(LANES) {
-            let lanes = if channels - first > 8 { LANES } else { 8 };
-            for group in 0..groups {
-                for channel in first..first + lanes {
-                    let row = weights.get(channel * depth..).unwrap_or(&[]);
-                    let row = &row[..depth.min(row.len())];
-                    let products = row.iter().chain(std::iter::repeat(&0));
-                    let used = if row.is_empty() { 0 } else { group * GROUP };
-                    packed.extend(products.skip(used).take(GROUP));
-                }
-            }
+        let weights = groups::whole::<GROUP>(weights, depth);
+        let (taps, _) = weights.as_chunks::<GROUP>();
+        let all: Vec<usize> = (0..groups).collect();
+        let mut packed = AlignedBytes::with_capacity(channels.next_multiple_of(8) * groups * GROUP);
+        for panel in taps.chunks(groups * LANES) {
+            let rows: Vec<Row<GROUP>> = panel.chunks_exact(groups).enumerate().collect();
+            let lanes = if rows.len() > 8 { LANES } else { 8 };
+            groups::pack(&rows, &all, lanes, &mut packed);
         }
         DotWeights {
-            packed: Packed::bytes(&packed),
+            packed: packed.into(),
             channels,
             groups,
         }

@@ -84,7 +84,7 @@ impl InstructionSet for Neon {
         if fit(&conv.weights) {
             Box::new(PackedConv::<NeonWeights>::new(&conv))
         } else {
-            Box::new(conv)
+            Box::new(conv.into_owned())
         }
     }
 

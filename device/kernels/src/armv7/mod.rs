@@ -43,7 +43,7 @@ impl InstructionSet for Neon {
         if fit(&conv.weights) {
             Box::new(NeonConv::new(&conv))
         } else {
-            Box::new(conv)
+            Box::new(conv.into_owned())
         }
     }
 

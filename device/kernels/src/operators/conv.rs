@@ -1,5 +1,7 @@
 //! Convolutions, dense and depthwise: their weights in the order in which NHWC activations come, their zero points folded.
 
+use std::borrow::Cow;
+
 use super::{LARGEST_REQUANTIZED, Quantization, Requantize, elements, per_channel, sums};
 use crate::operator::{Operator, Shape};
 use crate::{Invalid, Isa, Window, ensure};
@@ -21,12 +23,12 @@ pub struct ConvParameters<'a> {
 
 /// A convolution that mixes all input channels.
 #[derive(Debug, Clone)]
-pub(crate) struct Conv {
+pub(crate) struct Conv<'a> {
     pub(crate) window: Window,
     /// Output channels.
     pub(crate) channels: usize,
     /// Output channel x kernel height x kernel width x input channel.
-    pub(crate) weights: Vec<i8>,
+    pub(crate) weights: Cow<'a, [i8]>,
     /// Bias minus what the zero point of the input adds.
     pub(crate) bias: Vec<i32>,
     pub(crate) requantize: Requantize,
@@ -51,7 +53,15 @@ impl Depthwise {
     pub(crate) const MOST_TAPS: usize = 1024;
 }
 
-impl Conv {
+impl Conv<'_> {
+    /// With weights of its own.
+    pub(crate) fn into_owned(self) -> Conv<'static> {
+        Conv {
+            weights: Cow::Owned(self.weights.into_owned()),
+            ..self
+        }
+    }
+
     /// Products in one output.
     pub(crate) fn depth(&self) -> usize {
         self.window.kernel[0] * self.window.kernel[1] * self.window.channels
@@ -74,15 +84,15 @@ impl Operator {
         let depth = elements(&[taps, window.channels])?;
         let output = elements(&[channels, window.positions()])?;
         let checked = parameters.check(channels, depth)?;
-        let mut weights = Vec::with_capacity(parameters.weights.len());
-        if taps == 1 {
-            weights.extend(parameters.weights);
-        } else {
+        let mut weights = Cow::Borrowed(parameters.weights);
+        if taps > 1 {
+            let mut rows = Vec::with_capacity(weights.len());
             for row in parameters.weights.chunks_exact(depth) {
                 for tap in 0..taps {
-                    weights.extend(row[tap..].iter().step_by(taps));
+                    rows.extend(row[tap..].iter().step_by(taps));
                 }
             }
+            weights = Cow::Owned(rows);
         }
         let conv = Conv {
             window,

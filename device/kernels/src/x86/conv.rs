@@ -12,6 +12,8 @@ use std::ops::Range;
 use super::Set;
 use super::vector::{Dot, Vector, fits, scale};
 use crate::SLACK;
+use crate::groups::{self, Row};
+use crate::memory::AlignedBytes;
 use crate::operator::Kernel;
 use crate::operators;
 use crate::packed::{Packed, cut, len_of};
@@ -92,8 +94,12 @@ impl<S: Set> Conv<S> {
             (y * seen_row(&window) + i) as u32
         };
         let mut steps: Vec<u32> = (0..groups).map(offset).collect();
+        let weights = groups::whole::<TAPS>(&conv.weights, row);
+        let (taps, _) = weights.as_chunks::<TAPS>();
+        let most = conv.channels.next_multiple_of(half) * groups * TAPS;
+        let mut byte_weights = AlignedBytes::with_capacity(most);
+        let mut word_weights = AlignedBytes::default();
         let mut panels = vec![];
-        let (mut byte_weights, mut word_weights) = (vec![], vec![]);
         let (mut bias, mut scales) = (vec![], vec![]);
         let mut first = 0;
         while first < conv.channels {
@@ -108,22 +114,15 @@ impl<S: Set> Conv<S> {
                 2 => channel / 4 % 2 * lanes + channel / 8 * 4 + channel % 4,
                 _ => channel,
             };
-            let groups_of = |channel: usize| {
-                let weights = &conv.weights[(first + channel) * height * row..][..height * row];
-                weights.chunks(row).flat_map(|row| row.chunks(TAPS))
+            let rows: Vec<Row<TAPS>> = (0..channels)
+                .zip(taps[first * groups..].chunks_exact(groups))
+                .map(|(channel, row)| (lane_of(channel), row))
+                .collect();
+            let in_words = if S::Wide::EXACT {
+                vec![false; groups]
+            } else {
+                groups_in_words(&rows, groups)
             };
-            let mut in_words = vec![false; groups];
-            if !S::Wide::EXACT {
-                for channel in 0..channels {
-                    for (in_words, taps) in in_words.iter_mut().zip(groups_of(channel)) {
-                        *in_words |= taps.chunks(2).any(|pair| !fits(pair.iter()));
-                    }
-                }
-            }
-            // A few groups over bytes would not be worth a second loop.
-            if in_words.iter().filter(|in_words| **in_words).count() > groups * 7 / 8 {
-                in_words.fill(true);
-            }
             let mut panel = Panel {
                 width,
                 first,
@@ -132,55 +131,32 @@ impl<S: Set> Conv<S> {
                 byte_steps: 0..groups,
                 byte_weights: byte_weights.len(),
                 word_steps: 0..0,
-                word_weights: word_weights.len() * 2,
+                word_weights: word_weights.len(),
             };
-            // Where the weights of each group start.
-            let mut places = Vec::with_capacity(groups);
-            for in_words in &in_words {
-                let weights = if *in_words {
-                    &mut word_weights
-                } else {
-                    &mut byte_weights
-                };
-                places.push(weights.len());
-                weights.resize(weights.len() + vectors * lanes * TAPS, 0);
-            }
-            for channel in 0..channels {
-                let lane = lane_of(channel);
-                let groups = groups_of(channel).zip(places.iter().zip(&in_words));
-                for (taps, (place, in_words)) in groups {
-                    if let (false, Some(taps)) = (*in_words, taps.first_chunk::<TAPS>()) {
-                        let at = place + lane * TAPS;
-                        byte_weights[at..at + TAPS].copy_from_slice(taps);
-                    } else if *in_words {
-                        for (pair, taps) in taps.chunks(2).enumerate() {
-                            let at = place + (pair * vectors * lanes + lane) * 2;
-                            word_weights[at..at + taps.len()].copy_from_slice(taps);
-                        }
-                    } else {
-                        let at = place + lane * TAPS;
-                        byte_weights[at..at + taps.len()].copy_from_slice(taps);
-                    }
-                }
-            }
             if in_words.contains(&true) {
+                let (words, bytes): (Vec<usize>, Vec<usize>) =
+                    (0..groups).partition(|group| in_words[*group]);
                 let start = steps.len();
-                let bytes = (0..groups).filter(|group| !in_words[*group]);
-                steps.extend(bytes.map(offset));
+                steps.extend(bytes.iter().map(|group| offset(*group)));
                 let middle = steps.len();
-                let words = (0..groups).filter(|group| in_words[*group]);
-                let pairs = words.flat_map(|group| [offset(group), offset(group) + 2]);
+                let pairs = words
+                    .iter()
+                    .flat_map(|group| [offset(*group), offset(*group) + 2]);
                 steps.extend(pairs.map(|offset| offset * 2));
                 (panel.byte_steps, panel.word_steps) = (start..middle, middle..steps.len());
+                groups::pack(&rows, &bytes, vectors * lanes, &mut byte_weights);
+                pack_words(&rows, &words, vectors * lanes, &mut word_weights);
+            } else {
+                let all: Vec<usize> = (0..groups).collect();
+                groups::pack(&rows, &all, vectors * lanes, &mut byte_weights);
             }
             panels.push(panel);
             let lane_start = bias.len();
             bias.resize(lane_start + vectors * lanes, 0);
             scales.resize(lane_start + vectors * lanes, 0.0);
-            for channel in 0..channels {
-                let lane = lane_start + lane_of(channel);
-                bias[lane] = conv.bias[first + channel];
-                scales[lane] = conv.requantize.scales[first + channel];
+            for (channel, (lane, _)) in rows.iter().enumerate() {
+                bias[lane_start + lane] = conv.bias[first + channel];
+                scales[lane_start + lane] = conv.requantize.scales[first + channel];
             }
             first += vectors * lanes;
         }
@@ -192,8 +168,8 @@ impl<S: Set> Conv<S> {
             channels: conv.channels,
             panels,
             steps,
-            byte_weights: Packed::bytes(&byte_weights),
-            word_weights: Packed::words(&word_weights),
+            byte_weights: byte_weights.into(),
+            word_weights: word_weights.into(),
             bias: Packed::integers(&bias),
             scales: Packed::floats(&scales),
             input_zero_point: conv.input_zero_point,
@@ -219,6 +195,34 @@ impl<S: Set> Conv<S> {
             },
             if words { rows * 2 } else { 0 },
         ]
+    }
+}
+
+/// Which groups of taps no dot product of bytes is exact for, in any of the rows.
+fn groups_in_words(rows: &[Row<TAPS>], groups: usize) -> Vec<bool> {
+    let mut in_words = vec![false; groups];
+    for (_, row) in rows {
+        for (in_words, taps) in in_words.iter_mut().zip(*row) {
+            *in_words |= taps.chunks(2).any(|pair| !fits(pair.iter()));
+        }
+    }
+    // A few groups over bytes would not be worth a second loop.
+    if in_words.iter().filter(|in_words| **in_words).count() > groups * 7 / 8 {
+        in_words.fill(true);
+    }
+    in_words
+}
+
+/// Appends `groups` of the rows, which stand beside their lanes: group x pair of taps x lane x 2 taps of 16 bits.
+fn pack_words(rows: &[Row<TAPS>], groups: &[usize], lanes: usize, packed: &mut AlignedBytes) {
+    let packed = packed.append(groups.len() * lanes * TAPS * 2);
+    for (group, packed) in groups.iter().zip(packed.chunks_exact_mut(lanes * TAPS * 2)) {
+        let (to, _) = packed.as_chunks_mut::<4>();
+        for (lane, row) in rows {
+            let [a, b, c, d] = row[*group].map(|tap| i16::from(tap).to_ne_bytes());
+            to[*lane] = [a[0], a[1], b[0], b[1]];
+            to[lanes + lane] = [c[0], c[1], d[0], d[1]];
+        }
     }
 }
 

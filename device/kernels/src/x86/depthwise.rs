@@ -84,22 +84,21 @@ impl<S: Set> Depthwise<S> {
             });
             // Within 128 bits, four vectors hold sixteen neighbours.
             let order = |vector: usize, lane: usize| first + lane / 4 * 16 + vector * 4 + lane % 4;
-            for column in 0..kernel_width {
-                for group in 0..groups {
-                    for vector in 0..4 {
-                        for row in 0..rows {
-                            for lane in 0..lanes {
-                                let channel = order(vector, lane);
-                                weights.extend((group * taps..(group + 1) * taps).map(|input| {
-                                    match input.checked_sub(row) {
-                                        Some(tap) if tap < height && channel < channels => {
-                                            depthwise.weights
-                                                [(tap * kernel_width + column) * channels + channel]
-                                        }
-                                        _ => 0,
-                                    }
-                                }));
-                            }
+            let start = weights.len();
+            weights.resize(start + kernel_width * groups * 4 * rows * lanes * taps, 0);
+            let block = &mut weights[start..];
+            let count = (channels - first).min(4 * lanes);
+            for (tap, pixel) in depthwise.weights.chunks_exact(channels).enumerate() {
+                let (y, column) = (tap / kernel_width, tap % kernel_width);
+                for row in 0..rows {
+                    let (group, below) = ((y + row) / taps, (y + row) % taps);
+                    let fours = pixel[first..first + count].chunks(4).enumerate();
+                    for (i, four) in fours {
+                        let (vector, lane) = (i % 4, i / 4 * 4);
+                        let at = ((column * groups + group) * 4 + vector) * rows + row;
+                        let lanes = block[(at * lanes + lane) * taps..].chunks_exact_mut(taps);
+                        for (lane, weight) in lanes.zip(four) {
+                            lane[below] = *weight;
                         }
                     }
                 }

@@ -6,6 +6,8 @@ use std::ops::Range;
 use super::Set;
 use super::vector::{Dot, Vector};
 use crate::SLACK;
+use crate::groups::{self, Row};
+use crate::memory::AlignedBytes;
 use crate::operator::Kernel;
 use crate::operators;
 use crate::packed::{Packed, cut, len_of, padded};
@@ -35,24 +37,15 @@ impl<S: Set> Linear<S> {
         let taps = <S::Wide as Dot>::TAPS;
         let outputs = linear.scales.len();
         let steps = linear.inputs.div_ceil(taps);
-        let mut weights = Vec::with_capacity(outputs.next_multiple_of(UNIT) * steps * taps);
-        for unit in (0..outputs).step_by(UNIT) {
-            for step in (0..linear.inputs).step_by(taps) {
-                for c in unit..unit + UNIT {
-                    weights.extend((step..step + taps).map(|i| {
-                        match c < outputs && i < linear.inputs {
-                            true => linear.weights[c * linear.inputs + i],
-                            false => 0,
-                        }
-                    }));
-                }
-            }
-        }
+        let weights = match taps {
+            4 => units::<4>(linear),
+            _ => units::<2>(linear),
+        };
         Linear {
             outputs,
             inputs: linear.inputs,
             steps,
-            weights: Packed::bytes(&weights),
+            weights: weights.into(),
             bias: Packed::integers(&padded(&linear.bias, UNIT)),
             scales: Packed::floats(&padded(&linear.scales, UNIT)),
             set: PhantomData,
@@ -66,6 +59,21 @@ impl<S: Set> Linear<S> {
             _ => self.inputs * 2 + SLACK,
         }]
     }
+}
+
+/// Unit x group of inputs x output within the unit x tap.
+fn units<const TAPS: usize>(linear: &operators::Linear) -> AlignedBytes {
+    let weights = groups::whole::<TAPS>(&linear.weights, linear.inputs);
+    let (taps, _) = weights.as_chunks::<TAPS>();
+    let steps = linear.inputs.div_ceil(TAPS);
+    let all: Vec<usize> = (0..steps).collect();
+    let units = taps.chunks(steps * UNIT);
+    let mut packed = AlignedBytes::with_capacity(units.len() * UNIT * steps * TAPS);
+    for unit in units {
+        let rows: Vec<Row<TAPS>> = unit.chunks_exact(steps).enumerate().collect();
+        groups::pack(&rows, &all, UNIT, &mut packed);
+    }
+    packed
 }
 
 impl<S: Set> Kernel<f32> for Linear<S> {
