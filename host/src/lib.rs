@@ -24,5 +24,6 @@ pub mod report;
 pub mod retrain;
 pub mod run;
 pub mod settings;
+pub mod summaries;
 pub mod train;
 pub mod weight_bits;
