@@ -65,7 +65,7 @@ fn target() -> PathBuf {
 }
 
 /// Without `--package`, Cargo unifies features over the whole workspace, as it did for the tests: another selection
-/// would compile the dependencies anew.
+/// would compile the dependencies anew. So would the test's own `CARGO_MANIFEST_DIR`, which the build script of ring reads.
 fn built(program: &str) -> PathBuf {
     let target = target();
     let status = Command::new(env!("CARGO"))
@@ -79,6 +79,7 @@ fn built(program: &str) -> PathBuf {
             "--target-dir",
         ])
         .arg(&target)
+        .env_remove("CARGO_MANIFEST_DIR")
         .current_dir(project())
         .status()
         .expect("cargo starts");
