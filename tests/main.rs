@@ -10,6 +10,7 @@
 mod arm;
 mod backbones;
 mod bulk;
+mod compare;
 mod device;
 mod habits;
 mod layering;

@@ -29,7 +29,7 @@ fn graft_device_help() {
 fn graft_help() {
     let dir = Dir::new();
     assert_snapshot!("graft", help(graft(&dir).arg("--help").run()));
-    for command in ["train", "evaluate", "label"] {
+    for command in ["train", "evaluate", "compare", "label", "devices"] {
         let text = graft(&dir).args([command, "--help"]).stdout();
         assert_snapshot!(format!("graft-{command}"), text);
     }
@@ -84,6 +84,8 @@ fn graft_errors() {
         &["train", "one", "--backbone", "inception_v3"],
         &["label", "a.jpg"],
         &["evaluate", "missing.onnx", "one"],
+        &["compare", "missing.onnx", "missing.onnx"],
+        &["compare", "missing.onnx", "missing.onnx", "one"],
     ]
     .map(|arguments| refused("graft", graft(&dir), arguments))
     .concat();

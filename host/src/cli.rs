@@ -45,11 +45,15 @@ pub enum Command {
     Check(CheckArguments),
     /// Measure a model on pictures whose labels are known, its float twin beside it
     Evaluate(EvaluateArguments),
+    /// Say which pictures a new model labels better, and which worse, than an old one
+    Compare(CompareArguments),
     /// Label pictures
     Label(LabelArguments),
     /// List the pretrained backbones, or fetch the weights of one
     #[command(subcommand)]
     Backbones(BackbonesCommand),
+    /// List what can be trained on, and why the rest can't be
+    Devices(DevicesArguments),
     /// Fetch sample photos, train on them and label photos that training has not seen
     Demo(DemoArguments),
     /// Print the script that completes commands in a shell
@@ -365,6 +369,46 @@ pub struct EvaluateArguments {
     pub json: bool,
 }
 
+/// Of `graft compare`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  graft compare runs/photos-1/model.onnx runs/photos-2/model.onnx held-out/
+  graft compare old.onnx new.onnx runs/photos-2/split.tsv      its test rows
+
+Take pictures that neither model was trained on. Labels are compared by name: a model is wrong about a picture whose \
+label it does not have; the figures for the labels that both have stand below. A p of McNemar's test below 0.05 says \
+that chance alone hardly makes such a difference.")]
+pub struct CompareArguments {
+    /// The old model file
+    #[arg(value_name = "OLD.onnx")]
+    pub old: PathBuf,
+
+    /// The new model file
+    #[arg(value_name = "NEW.onnx")]
+    pub new: PathBuf,
+
+    /// A folder of label folders, or a TSV with the columns `path`, `label` and, if wanted, `split`
+    #[arg(value_name = "DIR|LIST.tsv")]
+    pub source: PathBuf,
+
+    /// The rows of a TSV with a `split` column to take
+    #[arg(long, value_name = "NAME", default_value = "test")]
+    pub split: String,
+
+    /// Threads to compute with [default: one for each core]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+
+    /// Say nothing on stderr but errors
+    #[arg(long, short)]
+    pub quiet: bool,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Of `graft label`; as `graft-device label`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -415,6 +459,14 @@ Examples:
         #[arg(long)]
         offline: bool,
     },
+}
+
+/// Of `graft devices`.
+#[derive(Debug, Args)]
+pub struct DevicesArguments {
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Of `graft demo`.

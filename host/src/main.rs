@@ -15,8 +15,10 @@ fn main() -> ExitCode {
         Command::Train(arguments) => commands::train::run(arguments),
         Command::Check(arguments) => commands::check::run(&arguments),
         Command::Evaluate(arguments) => commands::evaluate::run(&arguments),
+        Command::Compare(arguments) => commands::compare::run(&arguments),
         Command::Label(arguments) => commands::label::run(&arguments),
         Command::Backbones(arguments) => commands::backbones::run(&arguments),
+        Command::Devices(arguments) => commands::devices::run(&arguments),
         Command::Demo(arguments) => commands::demo::run(arguments),
         Command::Completions(arguments) => {
             commands::describe::completions(Cli::command(), &arguments)

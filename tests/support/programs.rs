@@ -65,10 +65,18 @@ fn target() -> PathBuf {
 }
 
 /// Without `--package`, Cargo unifies features over the whole workspace, as it did for the tests: another selection
-/// would compile the dependencies anew.
+/// would compile the dependencies anew. So would what Cargo told this test about its own package: ring's build script
+/// depends on those variables.
 fn built(program: &str) -> PathBuf {
     let target = target();
-    let status = Command::new(env!("CARGO"))
+    let mut cargo = Command::new(env!("CARGO"));
+    for (name, _) in std::env::vars_os() {
+        let told = name.to_string_lossy();
+        if told.starts_with("CARGO_PKG_") || told.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(&name);
+        }
+    }
+    let status = cargo
         .args([
             "build",
             "--release",

@@ -8,9 +8,9 @@ use std::thread;
 use graft_shared::error::{Context, Error, Result};
 use serde::Serialize;
 
-use crate::Engine;
 use crate::label::Picture;
 use crate::listing::Photo;
+use crate::{Classification, Engine};
 
 /// What a model achieves on labelled photos. Fractions in 0..=1; refused photos do not count.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,10 +78,24 @@ pub fn evaluate(
         .iter()
         .map(|photo| truth(engine, photo))
         .collect::<Result<Vec<usize>>>()?;
-    let outcomes = run(engine, photos, &truths, threads, progress)?;
+    let keep = |index: usize, classification: Classification| {
+        let truth = truths[index];
+        let five = classification.top(5);
+        let in_top5 = five.iter().any(|(label, _)| *label == truth);
+        let (predicted, score) = classification.best();
+        let prediction = Prediction {
+            path: photos[index].path.clone(),
+            truth,
+            predicted,
+            score,
+            logits: classification.logits,
+        };
+        (prediction, in_top5)
+    };
     let mut refused = vec![];
     let mut predictions = vec![];
     let mut among_five = 0;
+    let outcomes = classify(engine, photos, threads, &keep, progress)?;
     for (photo, outcome) in photos.iter().zip(outcomes) {
         match outcome {
             Ok((prediction, in_top5)) => {
@@ -137,27 +151,28 @@ fn truth(engine: &Engine, photo: &Photo) -> Result<usize> {
     })
 }
 
-/// A prediction, and whether the truth is among the best five; or why the photo is refused.
-type Outcome = Result<(Prediction, bool), String>;
-
-/// One outcome per photo, in order.
-fn run(
+/// Labels all `photos` as [`evaluate`] does, whatever labels they have. For each, in their order: what `keep` makes of
+/// its index and its classification, or why the photo is refused.
+///
+/// # Errors
+/// When the model fails.
+pub fn classify<T: Send>(
     engine: &Engine,
     photos: &[Photo],
-    truths: &[usize],
     threads: usize,
+    keep: &(dyn Fn(usize, Classification) -> T + Sync),
     progress: &(dyn Fn(usize) + Sync),
-) -> Result<Vec<Outcome>> {
+) -> Result<Vec<Result<T, String>>> {
     let next = AtomicUsize::new(0);
     let work = || {
         let mut outcomes = vec![];
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
-            let (Some(photo), Some(&truth)) = (photos.get(index), truths.get(index)) else {
+            let Some(photo) = photos.get(index) else {
                 return Ok(outcomes);
             };
-            match predict(engine, photo, truth) {
-                Ok(outcome) => outcomes.push((index, outcome)),
+            match classify_one(engine, photo) {
+                Ok(outcome) => outcomes.push((index, outcome.map(|found| keep(index, found)))),
                 Err(error) => {
                     // The others stop too.
                     next.store(photos.len(), Ordering::Relaxed);
@@ -186,7 +201,7 @@ fn run(
 }
 
 /// The outer error is the model's, the inner the photo's.
-fn predict(engine: &Engine, photo: &Photo, truth: usize) -> Result<Outcome> {
+fn classify_one(engine: &Engine, photo: &Photo) -> Result<Result<Classification, String>> {
     let pixels = Picture::File(photo.path.clone())
         .read()
         .and_then(|bytes| engine.card().preprocess.apply(&bytes));
@@ -194,22 +209,10 @@ fn predict(engine: &Engine, photo: &Photo, truth: usize) -> Result<Outcome> {
         Ok(pixels) => pixels,
         Err(error) => return Ok(Err(error.line())),
     };
-    let classification = engine
+    engine
         .classify_pixels(&pixels)
-        .with_context(|| format!("can't label `{}`", photo.path.display()))?;
-    let in_top5 = classification
-        .top(5)
-        .iter()
-        .any(|(label, _)| *label == truth);
-    let (predicted, score) = classification.best();
-    let prediction = Prediction {
-        path: photo.path.clone(),
-        truth,
-        predicted,
-        score,
-        logits: classification.logits,
-    };
-    Ok(Ok((prediction, in_top5)))
+        .map(Ok)
+        .with_context(|| format!("can't label `{}`", photo.path.display()))
 }
 
 fn class_report(label: &str, index: usize, confusion: &[Vec<u64>]) -> ClassReport {

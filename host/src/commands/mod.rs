@@ -2,8 +2,10 @@
 
 pub mod backbones;
 pub mod check;
+pub mod compare;
 pub mod demo;
 pub mod describe;
+pub mod devices;
 pub mod evaluate;
 pub mod label;
 pub mod train;
