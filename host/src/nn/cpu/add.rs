@@ -316,14 +316,14 @@ mod tests {
             for (side, (gradient, sums)) in ours.1.iter().enumerate() {
                 let (low, high) = case.input_bounds[side];
                 let mut expected = vec![Sums::default(); channels];
-                for index in 0..len {
+                for (index, &ours) in gradient.iter().enumerate() {
                     let read = case.read(side, index);
                     let sum = case.read(0, index) + case.read(1, index);
                     let passes =
                         case.bounds.0 < sum && sum < case.bounds.1 && low < read && read < high;
                     let new = if passes { case.gradient[index] } else { 0.0 };
                     let before = if side == 0 { 0.0 } else { case.gradient[index] };
-                    assert_eq!(gradient[index], before + new);
+                    assert_eq!(ours, before + new);
                     let channel = index / area % channels;
                     let difference =
                         f64::from(case.values[side][index]) - f64::from(case.affine[4][channel]);

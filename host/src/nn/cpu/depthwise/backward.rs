@@ -264,8 +264,8 @@ impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
         while next[0] < of_phase::<STRIDE>(0, padding.top + input.height)
             || next[STRIDE - 1] < of_phase::<STRIDE>(STRIDE - 1, padding.top + input.height)
         {
-            for row_phase in 0..STRIDE {
-                let first = next[row_phase];
+            for (row_phase, next) in next[..STRIDE].iter_mut().enumerate() {
+                let first = *next;
                 let left = of_phase::<STRIDE>(row_phase, padding.top + input.height) - first;
                 let rows = if left < ROWS { left.min(1) } else { ROWS };
                 while gradient_rows < (first + rows).min(output.height) {
@@ -294,7 +294,7 @@ impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
                     }
                 }
                 self.write_input_gradient(scratch, index, images.clone(), y, rows);
-                next[row_phase] += rows;
+                *next += rows;
             }
         }
         if let Some(part) = &mut self.input_gradient {

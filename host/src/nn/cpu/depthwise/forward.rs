@@ -164,11 +164,7 @@ impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
         let mut lines = 0;
         let mut first = 0;
         while first < output.height {
-            let rows = if output.height - first < ROWS {
-                1
-            } else {
-                ROWS
-            };
+            let rows = ROWS.min(output.height - first);
             let end = (first + rows - 1) * STRIDE + KERNEL;
             let end = end
                 .saturating_sub(self.geometry.padding.top)
@@ -178,10 +174,12 @@ impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
                 lines += 1;
             }
             let columns = (images.len() - 1) * self.strip.pitch + output.width;
-            if rows == ROWS {
-                self.convolve_rows::<S, ROWS>(simd, weights, first, columns, pivot, &mut sums);
-            } else {
-                self.convolve_rows::<S, 1>(simd, weights, first, columns, pivot, &mut sums);
+            let pass = (first, columns, pivot);
+            match rows {
+                1 => self.convolve_rows::<S, 1>(simd, weights, pass, &mut sums),
+                2 => self.convolve_rows::<S, 2>(simd, weights, pass, &mut sums),
+                3 => self.convolve_rows::<S, 3>(simd, weights, pass, &mut sums),
+                _ => self.convolve_rows::<S, ROWS>(simd, weights, pass, &mut sums),
             }
             for (image, output_image) in images.clone().enumerate() {
                 let plane =
@@ -226,9 +224,7 @@ impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
         &mut self,
         simd: S,
         weights: &[[S::f32s; KERNEL]; KERNEL],
-        first: usize,
-        columns: usize,
-        pivot: S::f32s,
+        (first, columns, pivot): (usize, usize, S::f32s),
         sums: &mut [S::f32s; 2],
     ) {
         let width = self.strip.width;
@@ -254,11 +250,10 @@ impl<const KERNEL: usize, const STRIDE: usize> Task<'_, KERNEL, STRIDE> {
                         lines[LINE].map(|row| &row[column..][..S::F32_LANES + KERNEL - 1]);
                     for tap_x in 0..KERNEL {
                         let value = load::<S>(&windows[tap_x % STRIDE][tap_x / STRIDE..]);
-                        for (row, total) in totals.iter_mut().enumerate() {
-                            if LINE >= row * STRIDE && LINE - row * STRIDE < KERNEL {
-                                let weight = weights[LINE - row * STRIDE][tap_x];
-                                *total = simd.mul_add_f32s(weight, value, *total);
-                            }
+                        let first_row = (LINE + 1).saturating_sub(KERNEL).div_ceil(STRIDE);
+                        for row in first_row..TILE.min(LINE / STRIDE + 1) {
+                            let weight = weights[LINE - row * STRIDE][tap_x];
+                            totals[row] = simd.mul_add_f32s(weight, value, totals[row]);
                         }
                     }
                 }
