@@ -36,7 +36,8 @@ fn two_models_are_compared_as_their_evaluations_say() {
         }
     }
     graft(&dir)
-        .args(["train", "photos", "--run", "old", "--quiet"])
+        .args(["train", "photos", "--recipe", "head"])
+        .args(["--run", "old", "--quiet"])
         .arg("--bottleneck-dir")
         .arg(trained().run.with_file_name("bottlenecks"))
         .run()

@@ -12,6 +12,7 @@ mod backbones;
 mod bulk;
 mod compare;
 mod device;
+mod fine_tuning;
 mod habits;
 mod layering;
 mod messages;

@@ -149,6 +149,8 @@ fn an_unreadable_photo_is_a_warning() {
         .args([
             "train",
             "photos",
+            "--recipe",
+            "head",
             "--run",
             "run",
             "--bottleneck-dir",

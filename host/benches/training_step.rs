@@ -11,7 +11,9 @@ use graft::head::Head;
 const CLASSES: usize = 10;
 
 fn main() {
-    let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));
+    let mut arguments = std::env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with("--"));
     let Some(name) = arguments.next() else {
         return;
     };
@@ -20,14 +22,25 @@ fn main() {
     let options = FetchOptions {
         model_dir: None,
         offline: false,
-        own: std::env::var("WEIGHTS").ok().map(|source| source.parse().unwrap()),
+        own: std::env::var("WEIGHTS")
+            .ok()
+            .map(|source| source.parse().unwrap()),
     };
     let backbone = backbone::load(&name, Some(size), &options).unwrap();
     let head = Head {
-        weight: Tensor::zeros((CLASSES, backbone.bottleneck_len), DType::F32, &Device::Cpu).unwrap(),
+        weight: Tensor::zeros((CLASSES, backbone.bottleneck_len), DType::F32, &Device::Cpu)
+            .unwrap(),
         bias: Tensor::zeros(CLASSES, DType::F32, &Device::Cpu).unwrap(),
     };
-    for seconds in fine_tune::time_steps(&fine_tune::with_head(&backbone, &head), CLASSES, size, batch, steps).unwrap() {
+    for seconds in fine_tune::time_steps(
+        &fine_tune::with_head(&backbone, &head),
+        CLASSES,
+        size,
+        batch,
+        steps,
+    )
+    .unwrap()
+    {
         println!("{seconds}");
     }
 }

@@ -148,6 +148,10 @@ pub struct TrainArguments {
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
     pub set: Vec<(String, String)>,
 
+    /// Write event files for TensorBoard here
+    #[arg(long, value_name = "DIR")]
+    pub summaries_dir: Option<PathBuf>,
+
     /// How a photo becomes the model's input: crop, pad or squash
     #[arg(long, value_enum, default_value = "crop", hide_possible_values = true)]
     pub fit: FitName,
@@ -238,6 +242,7 @@ impl TrainArguments {
             train_batch_size: None,
             learning_rate: None,
             set: Vec::new(),
+            summaries_dir: None,
             fit: FitName::Crop,
             testing_percentage: 10,
             validation_percentage: 10,

@@ -85,12 +85,7 @@ const RESUMED: &str = "a run that is interrupted continues with the same `--run 
 const ALL_VALIDATION: &str = "the head is measured on all validation photos";
 
 /// The flags without an effect: name, what follows it, what serves in its place.
-const WITHOUT_EFFECT: [(&str, Takes, &str); 16] = [
-    (
-        "summaries-dir",
-        Takes::Text,
-        "event files for TensorBoard come with fine-tuning; the run folder's log.jsonl has the events",
-    ),
+const WITHOUT_EFFECT: [(&str, Takes, &str); 15] = [
     ("flip-left-right", Takes::Nothing, AUGMENTATION),
     ("random-crop", Takes::Number, AUGMENTATION),
     ("random-scale", Takes::Number, AUGMENTATION),

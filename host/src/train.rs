@@ -13,11 +13,11 @@ use serde_json::json;
 
 use crate::backbone::{self, Backbone, FetchOptions};
 use crate::classifier::{Classifier, Exported, Samples};
+use crate::cli::Recipe;
 use crate::dataset::{self, Dataset, Earlier, GroupBy, Percentages, Split};
 use crate::evaluate::{self, Comparison};
 use crate::features::{self, Store};
 use crate::fine_tune::{self, Request, Stage};
-use crate::cli::Recipe;
 use crate::head::{self, Rows};
 use crate::metrics;
 use crate::progress::Progress;
@@ -173,9 +173,15 @@ pub fn train(mut options: Options, progress: &Progress) -> Result<Outcome> {
     progress.say(&choice.to_string());
 
     let clock = Instant::now();
-    let (backbone, head, logits, images_per_second) = if options.fine_tuning.recipe == Recipe::Head {
+    let (backbone, head, logits, images_per_second) = if options.fine_tuning.recipe == Recipe::Head
+    {
         let rows = features.rows(&dataset, Split::Test)?;
-        (backbone, head.clone(), head.logits(&rows.bottlenecks)?, None)
+        (
+            backbone,
+            head.clone(),
+            head.logits(&rows.bottlenecks)?,
+            None,
+        )
     } else {
         let train_logits = head.logits(&features.rows(&dataset, Split::Train)?.bottlenecks)?;
         let stage = Stage {
@@ -234,14 +240,7 @@ pub fn train(mut options: Options, progress: &Progress) -> Result<Outcome> {
     seconds.quantize = clock.elapsed().as_secs_f64();
 
     let clock = Instant::now();
-    let comparison = compare(
-        &float,
-        &int8,
-        &logits,
-        &dataset,
-        options.threads,
-        progress,
-    )?;
+    let comparison = compare(&float, &int8, &logits, &dataset, options.threads, progress)?;
     let temperature = temperature(&int8, &dataset, options.threads, progress)?;
     seconds.evaluate = clock.elapsed().as_secs_f64();
     if let Some(missed) = comparison.gate_missed(options.min_accuracy, options.max_drop) {
@@ -447,11 +446,7 @@ fn compare(
 ) -> Result<Comparison> {
     let indices = dataset.indices(Split::Test);
     let test = evaluate::listed(dataset, &indices);
-    let candle = evaluate::candle_figure(
-        logits,
-        &dataset.classes(&indices),
-        dataset.labels.len(),
-    );
+    let candle = evaluate::candle_figure(logits, &dataset.classes(&indices), dataset.labels.len());
     Ok(Comparison {
         float: Some(candle),
         float_device: Some(evaluate::measure(

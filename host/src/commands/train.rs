@@ -104,7 +104,11 @@ fn options(arguments: TrainArguments) -> Result<Options> {
     if let Some(model) = &arguments.from {
         record("from", model.display().to_string(), "");
     }
-    record("recipe", arguments.recipe.name().into(), Recipe::Balanced.name());
+    record(
+        "recipe",
+        arguments.recipe.name().into(),
+        Recipe::Balanced.name(),
+    );
     record("fit", format!("{:?}", arguments.fit).to_lowercase(), "crop");
     record(
         "testing_percentage",
@@ -132,8 +136,14 @@ fn options(arguments: TrainArguments) -> Result<Options> {
         given.extend(value.map(|value| (name.to_owned(), value)));
     };
     give("epochs", arguments.epochs.map(|epochs| epochs.to_string()));
-    give("train_batch_size", arguments.train_batch_size.map(|photos| photos.to_string()));
-    give("learning_rate", arguments.learning_rate.map(|rate| rate.to_string()));
+    give(
+        "train_batch_size",
+        arguments.train_batch_size.map(|photos| photos.to_string()),
+    );
+    give(
+        "learning_rate",
+        arguments.learning_rate.map(|rate| rate.to_string()),
+    );
     given.extend(arguments.set.iter().cloned());
     Ok(Options {
         from: arguments.from.clone(),
@@ -142,6 +152,7 @@ fn options(arguments: TrainArguments) -> Result<Options> {
             given,
             steps: arguments.how_many_training_steps,
             time_budget: arguments.time_budget,
+            summaries: arguments.summaries_dir.clone(),
             resume: arguments.resume,
         },
         source: arguments.source().to_path_buf(),

@@ -30,13 +30,26 @@ pub fn continued(mut backbone: Backbone, model: &Path) -> Result<Backbone> {
         ))
         .hint(format!("give `--backbone {trained}` too")));
     }
-    let path = model.parent().unwrap_or(Path::new(".")).join(names::WEIGHTS);
+    let path = model
+        .parent()
+        .unwrap_or(Path::new("."))
+        .join(names::WEIGHTS);
     let bytes = fs::read(&path)
-        .with_context(|| format!("can't read `{}`, the weights of the earlier run", path.display()))
-        .map_err(|error| error.hint("`--from` takes the model of a fine-tuned run where it lies, in its run folder"))?;
+        .with_context(|| {
+            format!(
+                "can't read `{}`, the weights of the earlier run",
+                path.display()
+            )
+        })
+        .map_err(|error| {
+            error.hint(
+                "`--from` takes the model of a fine-tuned run where it lies, in its run folder",
+            )
+        })?;
     backbone.graph.nodes.truncate(backbone.bottleneck + 1);
     let mut weights = Weights::of(&backbone.graph)?;
-    read_lists(&bytes, weights.lists_mut()).with_context(|| format!("the weights in `{}`", path.display()))?;
+    read_lists(&bytes, weights.lists_mut())
+        .with_context(|| format!("the weights in `{}`", path.display()))?;
     backbone.graph = weights.fill(&backbone.graph)?;
     backbone.weights_digest = sha256(&bytes);
     Ok(backbone)

@@ -10,7 +10,9 @@ use super::optimizer::Rule;
 use super::plan::{Circumstances, Plan};
 use super::state::State;
 use crate::cli::Recipe;
-use crate::nn::{Activation, BatchNorm, BatchStatistics, Conv, Graph, Linear, Node, Op, Padding, Weights};
+use crate::nn::{
+    Activation, BatchNorm, BatchStatistics, Conv, Graph, Linear, Node, Op, Padding, Weights,
+};
 
 const CLASSES: usize = 5;
 const IMAGES: usize = 6;
@@ -18,18 +20,20 @@ const SIZE: usize = 18;
 
 /// Norms of the gradients before the first step, in the order of the parameters.
 const GRADIENT_NORMS: [f64; 23] = [
-    1.401693, 0.110002, 0.122097, 0.514223, 0.064061, 0.128076, 0.414702, 0.087695, 0.072320, 0.649768, 0.106788,
-    0.047648, 1.277567, 0.052228, 0.110434, 0.640186, 0.066318, 0.056973, 0.334654, 0.093591, 0.108235, 0.743994,
-    0.297352,
+    1.401693, 0.110002, 0.122097, 0.514223, 0.064061, 0.128076, 0.414702, 0.087695, 0.072320,
+    0.649768, 0.106788, 0.047648, 1.277567, 0.052228, 0.110434, 0.640186, 0.066318, 0.056973,
+    0.334654, 0.093591, 0.108235, 0.743994, 0.297352,
 ];
 const ADAMW: [f64; 20] = [
-    1.735963, 1.729782, 1.676567, 1.694148, 1.612873, 1.626261, 1.68742, 1.617301, 1.731547, 1.517006, 1.661463,
-    1.568833, 1.707608, 1.560828, 1.682472, 1.558313, 1.556416, 1.676479, 1.72019, 1.656295,
+    1.735963, 1.729782, 1.676567, 1.694148, 1.612873, 1.626261, 1.68742, 1.617301, 1.731547,
+    1.517006, 1.661463, 1.568833, 1.707608, 1.560828, 1.682472, 1.558313, 1.556416, 1.676479,
+    1.72019, 1.656295,
 ];
 const ADAMW_MEANS: [f32; 4] = [0.020502, -0.037802, -0.174567, 0.384009];
 const SGD: [f64; 20] = [
-    1.735963, 1.766771, 1.694912, 1.728579, 1.613625, 1.583743, 1.63153, 1.594282, 1.693322, 1.643375, 1.663034,
-    1.564915, 1.768774, 1.594326, 1.742687, 1.600645, 1.577088, 1.80313, 1.59509, 1.64234,
+    1.735963, 1.766771, 1.694912, 1.728579, 1.613625, 1.583743, 1.63153, 1.594282, 1.693322,
+    1.643375, 1.663034, 1.564915, 1.768774, 1.594326, 1.742687, 1.600645, 1.577088, 1.80313,
+    1.59509, 1.64234,
 ];
 const SGD_MEANS: [f32; 4] = [0.06791, -0.114707, -0.049594, 0.3273];
 
@@ -49,7 +53,13 @@ fn tensor(seed: usize, shape: &[usize], low: f64, high: f64) -> Tensor {
 }
 
 /// A unit for `weight` `[out, in / groups, k, k]`.
-fn unit(seed: usize, weight: [usize; 4], stride: usize, padding: (usize, usize), activation: Activation) -> Op {
+fn unit(
+    seed: usize,
+    weight: [usize; 4],
+    stride: usize,
+    padding: (usize, usize),
+    activation: Activation,
+) -> Op {
     let outputs = weight[0];
     let bound = (3.0 / weight[1..].iter().product::<usize>() as f64).sqrt();
     Op::Conv(Conv {
@@ -81,14 +91,35 @@ fn net() -> Graph {
     };
     let nodes = [
         (Op::Input, vec![]),
-        (unit(10, [8, 3, 3, 3], 2, (0, 1), Activation::Relu6), vec![0]),
-        (unit(20, [24, 8, 1, 1], 1, (0, 0), Activation::Relu6), vec![1]),
-        (unit(30, [24, 1, 3, 3], 1, (1, 1), Activation::Relu6), vec![2]),
-        (unit(40, [8, 24, 1, 1], 1, (0, 0), Activation::None), vec![3]),
+        (
+            unit(10, [8, 3, 3, 3], 2, (0, 1), Activation::Relu6),
+            vec![0],
+        ),
+        (
+            unit(20, [24, 8, 1, 1], 1, (0, 0), Activation::Relu6),
+            vec![1],
+        ),
+        (
+            unit(30, [24, 1, 3, 3], 1, (1, 1), Activation::Relu6),
+            vec![2],
+        ),
+        (
+            unit(40, [8, 24, 1, 1], 1, (0, 0), Activation::None),
+            vec![3],
+        ),
         (Op::Add(Activation::None), vec![1, 4]),
-        (unit(50, [16, 8, 3, 3], 2, (1, 1), Activation::Relu), vec![5]),
-        (unit(60, [16, 1, 5, 5], 2, (1, 2), Activation::Relu6), vec![6]),
-        (unit(70, [32, 16, 1, 1], 1, (0, 0), Activation::Relu6), vec![7]),
+        (
+            unit(50, [16, 8, 3, 3], 2, (1, 1), Activation::Relu),
+            vec![5],
+        ),
+        (
+            unit(60, [16, 1, 5, 5], 2, (1, 2), Activation::Relu6),
+            vec![6],
+        ),
+        (
+            unit(70, [32, 16, 1, 1], 1, (0, 0), Activation::Relu6),
+            vec![7],
+        ),
         (Op::GlobalAveragePool, vec![8]),
         (Op::Linear(linear), vec![9]),
     ];
@@ -140,11 +171,22 @@ fn twenty_steps_lose_what_pytorch_loses() {
                 targets[image * CLASSES + (3 * step + 2 * image) % CLASSES] = 1.0;
             }
             let loss = trainer.step(&mut state, &input, &targets, 1.0).unwrap();
-            assert!((loss - expected).abs() < 1e-3, "{:?}, step {step}: {loss}, not {expected}", plan.optimizer);
+            assert!(
+                (loss - expected).abs() < 1e-3,
+                "{:?}, step {step}: {loss}, not {expected}",
+                plan.optimizer
+            );
             if step == 0 {
                 for (gradient, norm) in trainer.gradients.iter().zip(GRADIENT_NORMS) {
-                    let ours = gradient.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
-                    assert!((ours - norm).abs() < 1e-4 * (1.0 + norm), "{ours}, not {norm}");
+                    let ours = gradient
+                        .iter()
+                        .map(|value| f64::from(*value).powi(2))
+                        .sum::<f64>()
+                        .sqrt();
+                    assert!(
+                        (ours - norm).abs() < 1e-4 * (1.0 + norm),
+                        "{ours}, not {norm}"
+                    );
                 }
             }
         }

@@ -25,10 +25,10 @@ use crate::metrics;
 use crate::nn::{BatchStatistics, Gradients, Graph, Linear, Node, Op, Tape, Weights};
 use crate::pictures::{Loader, Normalisation, Pictures, Prefetch};
 use crate::progress::Progress;
-use plan::Plan;
-use state::State;
 pub use continued::continued;
+use plan::Plan;
 pub use stage::{Request, Stage};
+use state::State;
 
 /// Between two checkpoints within an epoch.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(120);
@@ -120,7 +120,7 @@ pub fn with_head(backbone: &Backbone, head: &Head) -> Graph {
 /// Trains by the plan, from the checkpoint if `resume` is wanted and there is one, and keeps the weights of the epoch
 /// that validates best.
 ///
-/// `tell` is called after each epoch.
+/// `tell` is called after each epoch, with the running mean of the weights.
 ///
 /// # Errors
 /// A loss that is not finite even at half the learning rate, a checkpoint that can't be read or written, and what `tell`
@@ -129,14 +129,17 @@ pub fn run(
     job: &Job<'_>,
     resume: bool,
     progress: &Progress,
-    tell: &mut dyn FnMut(&Epoch) -> Result<()>,
+    tell: &mut dyn FnMut(&Epoch, &Weights) -> Result<()>,
 ) -> Result<Outcome> {
     let plan = job.plan;
     let epoch_steps = job.loader.epoch_steps() as usize;
     let total = plan.epochs * epoch_steps;
     let mut state = if resume && job.checkpoint.is_file() {
         let state = State::load(job.checkpoint, job.full, plan)?;
-        progress.say(&format!("goes on after step {} of {total}", state.position.steps));
+        progress.say(&format!(
+            "goes on after step {} of {total}",
+            state.position.steps
+        ));
         state
     } else {
         State::start(Weights::of(job.full)?, plan)
@@ -149,7 +152,13 @@ pub fn run(
         let before = state.clone();
         let size = plan.size(state.position.epochs, job.input_size);
         let last = (state.position.epochs + 1) * epoch_steps;
-        let mut trainer = Trainer::new(job.graph(size), plan.train_batch_size, size, job.classes, plan)?;
+        let mut trainer = Trainer::new(
+            job.graph(size),
+            plan.train_batch_size,
+            size,
+            job.classes,
+            plan,
+        )?;
         let mut saved = Instant::now();
         let (mut seconds, mut rate) = (0.0, 0.0);
         let steps = state.position.steps..last;
@@ -157,7 +166,8 @@ pub fn run(
         while let Some(batch) = batches.next() {
             let batch = batch?;
             let clock = Instant::now();
-            rate = state.position.rate_factor * plan.rate(state.position.steps as f64 / total as f64);
+            rate =
+                state.position.rate_factor * plan.rate(state.position.steps as f64 / total as f64);
             state.position.loss += trainer.step(&mut state, &batch.input, &batch.targets, rate)?;
             seconds += clock.elapsed().as_secs_f64();
             batches.recycle(batch);
@@ -178,10 +188,14 @@ pub fn run(
         drop((batches, trainer));
         if !state.position.loss.is_finite() {
             if before.position.rate_factor < 1.0 {
-                return Err(Error::new("the loss is not a finite number, at half the learning rate too")
-                    .hint("try `--set learning_rate=0.0001`, or `--recipe head`"));
+                return Err(Error::new(
+                    "the loss is not a finite number, at half the learning rate too",
+                )
+                .hint("try `--set learning_rate=0.0001`, or `--recipe head`"));
             }
-            progress.say("the loss is not a finite number: the epoch begins again at half the learning rate");
+            progress.say(
+                "the loss is not a finite number: the epoch begins again at half the learning rate",
+            );
             state = before;
             state.position.rate_factor = 0.5;
             continue;
@@ -195,7 +209,8 @@ pub fn run(
             loss: state.position.loss / epoch_steps as f64,
             validation_top1: top1,
             learning_rate: rate * plan.learning_rate,
-            images_per_second: (steps.len() * plan.train_batch_size) as f64 / f64::max(seconds, 1e-9),
+            images_per_second: (steps.len() * plan.train_batch_size) as f64
+                / f64::max(seconds, 1e-9),
         };
         (all_seconds, all_steps) = (all_seconds + seconds, all_steps + steps.len());
         state.position.loss = 0.0;
@@ -206,11 +221,13 @@ pub fn run(
             state.best = state.mean.clone();
         }
         state.save(job.checkpoint)?;
-        tell(&epoch)?;
+        tell(&epoch, &state.mean)?;
         progress.say(&format!("{epoch} of {}", plan.epochs));
         let best_at = state.position.best.map_or(epoch.epoch, |best| best.1);
         if epoch.epoch - best_at >= plan.patience && epoch.epoch > plan.small_epochs {
-            progress.say(&format!("ends early: no better validation since epoch {best_at}"));
+            progress.say(&format!(
+                "ends early: no better validation since epoch {best_at}"
+            ));
             break;
         }
     }
@@ -230,7 +247,10 @@ impl std::fmt::Display for Epoch {
             "loss {:.4}, {}{:.1} photos/s at {} px, epoch {}",
             self.loss,
             self.validation_top1
-                .map_or_else(String::new, |top1| format!("validation {:.2} %, ", 100.0 * top1)),
+                .map_or_else(String::new, |top1| format!(
+                    "validation {:.2} %, ",
+                    100.0 * top1
+                )),
             self.images_per_second,
             self.size,
             self.epoch
@@ -240,7 +260,11 @@ impl std::fmt::Display for Epoch {
 
 impl Job<'_> {
     fn graph(&self, size: usize) -> &Graph {
-        if size == self.input_size { self.full } else { self.small }
+        if size == self.input_size {
+            self.full
+        } else {
+            self.small
+        }
     }
 
     /// The batches of some steps, made ahead on a thread beside the step.
@@ -251,7 +275,12 @@ impl Job<'_> {
 
     /// Top-1 accuracy of `weights` on the validation photos, a fraction; `None` without any.
     fn validate(&self, weights: &Weights) -> Result<Option<f64>> {
-        let logits = logits(&weights.fill(self.full)?, self.validation, &self.normalisation, self.input_size)?;
+        let logits = logits(
+            &weights.fill(self.full)?,
+            self.validation,
+            &self.normalisation,
+            self.input_size,
+        )?;
         Ok((!logits.is_empty()).then(|| metrics::top1(&logits, self.validation_classes)))
     }
 }
@@ -272,7 +301,8 @@ pub fn logits(
         let range = first..pictures.len().min(first + EVALUATION_BATCH);
         let shape = (range.len(), 3, input_size, input_size);
         pictures.normalised(range, normalisation, &mut input)?;
-        let batch = Tensor::from_slice(&input, shape, &Device::Cpu).context("a batch of pictures")?;
+        let batch =
+            Tensor::from_slice(&input, shape, &Device::Cpu).context("a batch of pictures")?;
         let output = graph.forward(&batch, &mut |_, _| Ok(()))?;
         logits.extend(output.to_vec2::<f32>().context("reading logits")?);
     }
@@ -283,7 +313,13 @@ pub fn logits(
 ///
 /// # Errors
 /// A graph that can't be trained.
-pub fn time_steps(graph: &Graph, classes: usize, size: usize, batch: usize, steps: usize) -> Result<Vec<f64>> {
+pub fn time_steps(
+    graph: &Graph,
+    classes: usize,
+    size: usize,
+    batch: usize,
+    steps: usize,
+) -> Result<Vec<f64>> {
     let circumstances = plan::Circumstances {
         photos: usize::MAX,
         smallest_class: 1,
@@ -325,12 +361,22 @@ struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    fn new(graph: &'a Graph, batch: usize, size: usize, classes: usize, plan: &Plan) -> Result<Trainer<'a>> {
+    fn new(
+        graph: &'a Graph,
+        batch: usize,
+        size: usize,
+        classes: usize,
+        plan: &Plan,
+    ) -> Result<Trainer<'a>> {
         let weights = Weights::of(graph)?;
         let first = (plan.frozen * graph.nodes.len() as f64) as usize;
         Ok(Trainer {
             tape: Tape::new(graph, batch, 3, size, size)?,
-            gradients: weights.parameters.iter().map(|parameter| vec![0.0; parameter.values.len()]).collect(),
+            gradients: weights
+                .parameters
+                .iter()
+                .map(|parameter| vec![0.0; parameter.values.len()])
+                .collect(),
             logit_gradient: vec![0.0; batch * classes],
             classes,
             rates: rates(&weights, first, plan),
@@ -344,18 +390,37 @@ impl<'a> Trainer<'a> {
     /// One step with all learning rates times `rate`; returns the loss before it.
     ///
     /// `targets` are `[n, classes]`, each row summing to 1, before smoothing.
-    fn step(&mut self, state: &mut State, input: &[f32], targets: &[f32], rate: f64) -> Result<f64> {
+    fn step(
+        &mut self,
+        state: &mut State,
+        input: &[f32],
+        targets: &[f32],
+        rate: f64,
+    ) -> Result<f64> {
         let spread = (self.label_smoothing / self.classes as f64) as f32;
         let keep = (1.0 - self.label_smoothing) as f32;
-        let targets: Vec<f32> = targets.iter().map(|target| keep * target + spread).collect();
+        let targets: Vec<f32> = targets
+            .iter()
+            .map(|target| keep * target + spread)
+            .collect();
 
         self.tape.input().copy_from_slice(input);
-        let logits = self.tape.forward(&mut state.weights, self.statistics, self.first)?;
+        let logits = self
+            .tape
+            .forward(&mut state.weights, self.statistics, self.first)?;
         let loss = loss::cross_entropy(logits, &targets, self.classes, &mut self.logit_gradient);
-        self.tape.backward(&state.weights, self.statistics, &self.logit_gradient, self.first, &mut self.gradients)?;
+        self.tape.backward(
+            &state.weights,
+            self.statistics,
+            &self.logit_gradient,
+            self.first,
+            &mut self.gradients,
+        )?;
 
         let rates: Vec<f64> = self.rates.iter().map(|highest| highest * rate).collect();
-        state.optimizer.step(&mut state.weights.parameters, &self.gradients, &rates);
+        state
+            .optimizer
+            .step(&mut state.weights.parameters, &self.gradients, &rates);
         let steps = state.optimizer.steps as f64;
         let new = 1.0 - self.ema.min((1.0 + steps) / (10.0 + steps));
         for ((_, mean), (_, values)) in state.mean.lists_mut().zip(state.weights.lists()) {
@@ -372,7 +437,12 @@ impl<'a> Trainer<'a> {
 fn rates(weights: &Weights, first: usize, plan: &Plan) -> Vec<f64> {
     let layers = weights.parameters.len().saturating_sub(3).max(1) as f64;
     let mut rates: Vec<f64> = (0..weights.parameters.len())
-        .map(|layer| plan.learning_rate * plan.first_layer_rate.powf(1.0 - (layer as f64 / layers).min(1.0)))
+        .map(|layer| {
+            plan.learning_rate
+                * plan
+                    .first_layer_rate
+                    .powf(1.0 - (layer as f64 / layers).min(1.0))
+        })
         .collect();
     let head = rates.len().saturating_sub(2);
     rates[head..].fill(plan.learning_rate * plan.head_rate);

@@ -51,7 +51,12 @@ impl Optimizer {
     }
 
     /// One step; `rates` are the learning rates of the parameters, those of rate 0 stay as they are.
-    pub(super) fn step(&mut self, parameters: &mut [Parameter], gradients: &Gradients, rates: &[f64]) {
+    pub(super) fn step(
+        &mut self,
+        parameters: &mut [Parameter],
+        gradients: &Gradients,
+        rates: &[f64],
+    ) {
         self.steps += 1;
         let steps = self.steps.min(i32::MAX as u64) as i32;
         let corrections = (1.0 - BETAS.0.powi(steps), 1.0 - BETAS.1.powi(steps));
@@ -74,7 +79,13 @@ impl Optimizer {
                         let keep = (1.0 - rate * decay) as f32;
                         let step = (rate / corrections.0) as f32;
                         let root = corrections.1.sqrt().recip() as f32;
-                        adam(&mut parameter.values, gradients, first, second, (keep, step, root));
+                        adam(
+                            &mut parameter.values,
+                            gradients,
+                            first,
+                            second,
+                            (keep, step, root),
+                        );
                     }
                     Rule::Sgd => {
                         let (rate, decay) = (rate as f32, decay as f32);
@@ -136,17 +147,27 @@ mod tests {
                 optimizer.step(&mut parameters, &vec![gradient.to_vec()], &[0.1]);
             }
             for (value, expected) in parameters[0].values.iter().zip(expected) {
-                assert!((value - expected).abs() < 1e-5, "{rule:?}: {value}, not {expected}");
+                assert!(
+                    (value - expected).abs() < 1e-5,
+                    "{rule:?}: {value}, not {expected}"
+                );
             }
         }
     }
 
     #[test]
     fn decay_is_for_weights_and_a_rate_of_zero_leaves_all() {
-        let mut parameters = vec![parameter(&[1.0], Role::Weight), parameter(&[1.0], Role::Norm), parameter(&[1.0], Role::Weight)];
+        let mut parameters = vec![
+            parameter(&[1.0], Role::Weight),
+            parameter(&[1.0], Role::Norm),
+            parameter(&[1.0], Role::Weight),
+        ];
         let mut optimizer = Optimizer::new(Rule::AdamW, 0.5, &parameters);
         optimizer.step(&mut parameters, &vec![vec![0.0]; 3], &[0.1, 0.1, 0.0]);
-        let values: Vec<f32> = parameters.iter().map(|parameter| parameter.values[0]).collect();
+        let values: Vec<f32> = parameters
+            .iter()
+            .map(|parameter| parameter.values[0])
+            .collect();
         assert_eq!(values, [0.95, 1.0, 1.0]);
     }
 }

@@ -99,7 +99,9 @@ impl Plan {
         let epochs = epochs.max((LEAST_STEPS * batch).div_ceil(photos));
         why.push(("epochs", format!("{photos} photos, each seen often enough")));
         let small_epochs = (epochs as f64 * small) as usize;
-        let small_size = (from.input_size * 5 / 7).next_multiple_of(32).min(from.input_size);
+        let small_size = (from.input_size * 5 / 7)
+            .next_multiple_of(32)
+            .min(from.input_size);
         if few {
             why.push((
                 "batch_norm",
@@ -119,8 +121,16 @@ impl Plan {
             weight_decay: 0.02,
             label_smoothing: 0.1,
             ema: 0.999,
-            batch_norm: if few { BatchStatistics::Running } else { BatchStatistics::Batch },
-            frozen: if recipe == Recipe::Fast || few { 0.3 } else { 0.0 },
+            batch_norm: if few {
+                BatchStatistics::Running
+            } else {
+                BatchStatistics::Batch
+            },
+            frozen: if recipe == Recipe::Fast || few {
+                0.3
+            } else {
+                0.0
+            },
             smallest_crop: if best { 0.25 } else { 0.35 },
             operations_per_photo: if best { 2 } else { 1 },
             magnitude: if best { 0.4 } else { 0.2 },
@@ -128,7 +138,11 @@ impl Plan {
             mixing: if best { 0.3 } else { 0.0 },
             mixup: if best { 0.2 } else { 0.0 },
             cutmix: if best { 1.0 } else { 0.0 },
-            frequency_power: if from.largest_class > 20 * from.smallest_class { 0.7 } else { 1.0 },
+            frequency_power: if from.largest_class > 20 * from.smallest_class {
+                0.7
+            } else {
+                1.0
+            },
             patience: epochs.div_ceil(2),
         };
         (plan, why)
@@ -158,7 +172,12 @@ impl Plan {
     pub fn validate(&self) -> Result<()> {
         let ranges = [
             ("epochs", self.epochs as f64, 1.0, 1e6),
-            ("train_batch_size", self.train_batch_size as f64, 2.0, 4096.0),
+            (
+                "train_batch_size",
+                self.train_batch_size as f64,
+                2.0,
+                4096.0,
+            ),
             ("small_size", self.small_size as f64, 32.0, 1024.0),
             ("learning_rate", self.learning_rate, 0.0, 10.0),
             ("first_layer_rate", self.first_layer_rate, 1e-6, 1.0),
@@ -171,7 +190,9 @@ impl Plan {
         ];
         for (name, value, least, most) in ranges {
             if !(least..=most).contains(&value) {
-                return Err(Error::new(format!("{name} of {value}; from {least} to {most} is possible")));
+                return Err(Error::new(format!(
+                    "{name} of {value}; from {least} to {most} is possible"
+                )));
             }
         }
         self.augmentation().validate()
@@ -188,8 +209,13 @@ impl Plan {
         why: &[(&'static str, String)],
     ) -> Result<()> {
         for (name, value) in self.fields()? {
-            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            let reason = why.iter().find(|(of, _)| *of == name).map(|(_, why)| why.as_str());
+            let value = value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned);
+            let reason = why
+                .iter()
+                .find(|(of, _)| *of == name)
+                .map(|(_, why)| why.as_str());
             if given.contains(&name) {
                 settings.set(&name, value, ChosenBy::User, "given on the command line");
             } else if let Some(reason) = reason {
@@ -212,7 +238,9 @@ impl Plan {
 
     /// The names of all settings.
     pub fn names(&self) -> String {
-        let names: Vec<String> = self.fields().map_or_else(|_| Vec::new(), |fields| fields.keys().cloned().collect());
+        let names: Vec<String> = self
+            .fields()
+            .map_or_else(|_| Vec::new(), |fields| fields.keys().cloned().collect());
         names.join(", ")
     }
 
@@ -239,7 +267,11 @@ impl Plan {
 
     /// Side of the pictures in `epoch`, in pixels.
     pub(super) fn size(&self, epoch: usize, input_size: usize) -> usize {
-        if epoch < self.small_epochs { self.small_size } else { input_size }
+        if epoch < self.small_epochs {
+            self.small_size
+        } else {
+            input_size
+        }
     }
 
     /// Factor on the learning rates at `progress` from 0 to 1 of all steps: a line up, then half a cosine down.
@@ -258,7 +290,11 @@ impl std::fmt::Display for Plan {
         write!(
             f,
             "fine-tuning: {} epochs, the first {} at {} px, {} photos a step, learning rate {}",
-            self.epochs, self.small_epochs, self.small_size, self.train_batch_size, self.learning_rate
+            self.epochs,
+            self.small_epochs,
+            self.small_size,
+            self.train_batch_size,
+            self.learning_rate
         )
     }
 }

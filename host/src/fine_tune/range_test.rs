@@ -23,7 +23,13 @@ const ALLOWED: (f64, f64) = (1e-4, 1e-3);
 pub(super) fn learning_rate(job: &Job<'_>) -> Result<f64> {
     let size = job.plan.small_size;
     let mut state = State::start(Weights::of(job.small)?, job.plan);
-    let mut trainer = Trainer::new(job.small, job.plan.train_batch_size, size, job.classes, job.plan)?;
+    let mut trainer = Trainer::new(
+        job.small,
+        job.plan.train_batch_size,
+        size,
+        job.classes,
+        job.plan,
+    )?;
     let mut losses = Vec::with_capacity(STEPS);
     for (step, batch) in job.batches(0..STEPS, size)?.enumerate() {
         let batch = batch?;
@@ -64,7 +70,9 @@ mod tests {
     #[test]
     fn a_rate_well_below_the_one_where_the_loss_rises_is_chosen() {
         // Falls until the rate is 2e-3, then rises.
-        let losses: Vec<f64> = (0..STEPS).map(|step| (rate(step) / 2e-3).ln().abs()).collect();
+        let losses: Vec<f64> = (0..STEPS)
+            .map(|step| (rate(step) / 2e-3).ln().abs())
+            .collect();
         let chosen = choose(&losses);
         assert!((1.5e-4..4e-4).contains(&chosen), "{chosen}");
         assert_eq!(choose(&[f64::NAN]), ALLOWED.0);

@@ -1,5 +1,6 @@
 //! Fine-tuning as a stage of a run: photos decoded, plan chosen and recorded, network trained, weights kept.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use graft_shared::preprocess::Preprocess;
 use serde_json::json;
 
 use super::plan::{Circumstances, Plan};
-use super::{Job, Outcome, Tuned, loss, range_test};
+use super::{Epoch, Job, Outcome, Tuned, loss, range_test};
 use crate::backbone::Backbone;
 use crate::cli::Recipe;
 use crate::dataset::{Dataset, Split};
@@ -17,15 +18,19 @@ use crate::head::Head;
 use crate::interrupt;
 use crate::nn::{Weights, write_lists};
 use crate::pictures::loader::Settings as LoaderSettings;
+use crate::pictures::sheet::sheet;
 use crate::pictures::store::DEFAULT_MEMORY;
-use crate::pictures::{Loader, Normalisation, Pictures, Room};
+use crate::pictures::{Batch, Loader, Normalisation, Pictures, Room};
 use crate::progress::Progress;
 use crate::run::{Run, names};
 use crate::settings::{ChosenBy, Settings};
+use crate::summaries::Summaries;
 
 /// Photos that an epoch is validated on, at most.
 const MOST_VALIDATION_PHOTOS: usize = 2000;
 
+/// Pictures side by side in the summary of a batch.
+const SHEET_COLUMNS: usize = 8;
 /// Tenths that the logits are lessened by, one after the other, at most.
 const SOFTEST: i32 = 30;
 
@@ -40,6 +45,8 @@ pub struct Request {
     pub steps: Option<usize>,
     /// Time for all of it.
     pub time_budget: Option<Duration>,
+    /// Folder for TensorBoard's event files.
+    pub summaries: Option<PathBuf>,
     /// Whether to go on from the run's checkpoint.
     pub resume: bool,
 }
@@ -69,19 +76,28 @@ impl Stage<'_> {
     ///
     /// # Errors
     /// Photos that changed since they were indexed, settings that do not exist, and what keeps training from its end.
-    pub fn run(&self, settings: &mut Settings, run: &mut Run, progress: &Progress) -> Result<Outcome> {
+    pub fn run(
+        &self,
+        settings: &mut Settings,
+        run: &mut Run,
+        progress: &Progress,
+    ) -> Result<Outcome> {
         let start = Instant::now();
         let checkpoint = run.path(names::FINE_TUNING);
         let (mut plan, mut why) = self.plan()?;
-        let recorded = if self.request.resume && checkpoint.is_file() {
-            let path = run.path(names::SETTINGS);
-            let text = std::fs::read_to_string(&path)
-                .with_context(|| format!("reading `{}`, which the run began with", path.display()))?;
-            let recorded = plan.recorded(&Settings::from_toml(&text)?);
-            Some(recorded.with_context(|| format!("`{}` lacks settings of fine-tuning", path.display()))?)
-        } else {
-            None
-        };
+        let recorded =
+            if self.request.resume && checkpoint.is_file() {
+                let path = run.path(names::SETTINGS);
+                let text = std::fs::read_to_string(&path).with_context(|| {
+                    format!("reading `{}`, which the run began with", path.display())
+                })?;
+                let recorded = plan.recorded(&Settings::from_toml(&text)?);
+                Some(recorded.with_context(|| {
+                    format!("`{}` lacks settings of fine-tuning", path.display())
+                })?)
+            } else {
+                None
+            };
         let resumed = recorded.is_some();
         plan = recorded.unwrap_or(plan);
 
@@ -101,7 +117,11 @@ impl Stage<'_> {
             normalisation: normalisation.clone(),
             seed: self.seed,
         };
-        let loader = Arc::new(Loader::new(Arc::new(train.pictures), train.classes, loader_settings)?);
+        let loader = Arc::new(Loader::new(
+            Arc::new(train.pictures),
+            train.classes,
+            loader_settings,
+        )?);
         let stop = interrupt::flag()?;
         let mut job = Job {
             full: &full,
@@ -126,7 +146,11 @@ impl Stage<'_> {
         run.write(names::SETTINGS, settings.to_toml()?.as_bytes())?;
         progress.say(&chosen.to_string());
 
-        let outcome = super::run(&job, resumed, progress, &mut |epoch| {
+        let mut summaries = self.summaries(&job)?;
+        let outcome = super::run(&job, resumed, progress, &mut |epoch, weights| {
+            if let Some(summaries) = &mut summaries {
+                summarise(summaries, epoch, weights)?;
+            }
             run.event(&json!({"event": "epoch", "at": epoch}))
         })?;
         if let Outcome::Finished(tuned) = &outcome {
@@ -136,13 +160,44 @@ impl Stage<'_> {
         Ok(outcome)
     }
 
+    /// The event files, if wanted, with a picture of the first batch.
+    fn summaries(&self, job: &Job<'_>) -> Result<Option<Summaries>> {
+        let Some(folder) = &self.request.summaries else {
+            return Ok(None);
+        };
+        let mut summaries = Summaries::create(folder)?;
+        let mut batch = Batch::default();
+        job.loader
+            .fill(0, job.plan.size(0, job.input_size), &mut batch)?;
+        let picture = sheet(&batch, &job.normalisation, SHEET_COLUMNS);
+        summaries.picture(
+            0,
+            "train/batch",
+            picture.width,
+            picture.height,
+            &picture.data,
+        )?;
+        summaries.flush()?;
+        Ok(Some(summaries))
+    }
+
     /// The logits of the tuned network for the test photos, as Candle computes them.
     ///
     /// # Errors
     /// Photos that changed since they were indexed.
-    pub fn test_logits(&self, tuned: &Tuned, run: &Run, progress: &Progress) -> Result<Vec<Vec<f32>>> {
+    pub fn test_logits(
+        &self,
+        tuned: &Tuned,
+        run: &Run,
+        progress: &Progress,
+    ) -> Result<Vec<Vec<f32>>> {
         let test = self.pictures(Split::Test, usize::MAX, run, progress)?;
-        super::logits(&tuned.graph, &test.pictures, &self.normalisation(), self.backbone.input_size)
+        super::logits(
+            &tuned.graph,
+            &test.pictures,
+            &self.normalisation(),
+            self.backbone.input_size,
+        )
     }
 
     fn normalisation(&self) -> Normalisation {
@@ -159,7 +214,10 @@ impl Stage<'_> {
         let spread = (label_smoothing / classes as f64) as f32;
         let train = self.dataset.indices(Split::Train);
         let mut targets = vec![spread; train.len() * classes];
-        for (row, class) in targets.chunks_exact_mut(classes).zip(self.dataset.classes(&train)) {
+        for (row, class) in targets
+            .chunks_exact_mut(classes)
+            .zip(self.dataset.classes(&train))
+        {
             row[class] += 1.0 - label_smoothing as f32;
         }
         let logits: Vec<f32> = self.train_logits.concat();
@@ -187,7 +245,10 @@ impl Stage<'_> {
         let mut given = self.request.given.clone();
         if let Some(steps) = self.request.steps {
             let photos = self.dataset.indices(Split::Train).len().max(1);
-            given.push(("epochs".to_owned(), (steps * 32).div_ceil(photos).to_string()));
+            given.push((
+                "epochs".to_owned(),
+                (steps * 32).div_ceil(photos).to_string(),
+            ));
         }
         given
     }
@@ -233,25 +294,38 @@ impl Stage<'_> {
         let step = clock.elapsed().as_secs_f64() / range_test::STEPS as f64;
         if test {
             plan.learning_rate = rate;
-            why.push(("learning_rate", "well below where the loss rose in a range test".to_owned()));
+            why.push((
+                "learning_rate",
+                "well below where the loss rose in a range test".to_owned(),
+            ));
         }
         if let Some(budget) = budget {
             let left = budget.saturating_sub(start.elapsed()).as_secs_f64();
             let area = (job.input_size as f64 / plan.small_size as f64).powi(2);
             let small = plan.small_epochs as f64 / plan.epochs as f64;
-            let validation = job.validation.len() as f64 / plan.train_batch_size as f64 * step * area / 3.0;
+            let validation =
+                job.validation.len() as f64 / plan.train_batch_size as f64 * step * area / 3.0;
             let epoch = steps as f64 * step * (small + (1.0 - small) * area) + validation;
             plan.epochs = ((left / epoch) as usize).max(1);
             plan.small_epochs = (plan.epochs as f64 * small).round() as usize;
             plan.patience = plan.epochs;
             why.retain(|(name, _)| *name != "epochs");
-            why.push(("epochs", format!("about as many as fit into {:.0} s", budget.as_secs_f64())));
+            why.push((
+                "epochs",
+                format!("about as many as fit into {:.0} s", budget.as_secs_f64()),
+            ));
         }
         Ok(())
     }
 
     /// The photos of a side, decoded, and their classes.
-    fn pictures(&self, side: Split, most: usize, run: &Run, progress: &Progress) -> Result<Decoded> {
+    fn pictures(
+        &self,
+        side: Split,
+        most: usize,
+        run: &Run,
+        progress: &Progress,
+    ) -> Result<Decoded> {
         let mut indices = self.dataset.indices(side);
         if indices.len() > most {
             indices.sort_by_key(|&index| self.dataset.photos[index].content_hash);
@@ -291,7 +365,9 @@ pub(crate) fn decoded(
     let advance = |photos| stage.advance(photos);
     let loaded = match side {
         Split::Train => Pictures::for_training(&items, preprocess, room, &advance)?,
-        Split::Validation | Split::Test => Pictures::for_evaluation(&items, preprocess, room, &advance)?,
+        Split::Validation | Split::Test => {
+            Pictures::for_evaluation(&items, preprocess, room, &advance)?
+        }
     };
     stage.finish();
     if let Some((index, error)) = loaded.refused.into_iter().next() {
@@ -304,6 +380,29 @@ pub(crate) fn decoded(
     })
 }
 
+/// An epoch's curves, and how the weights are distributed.
+fn summarise(summaries: &mut Summaries, epoch: &Epoch, weights: &Weights) -> Result<()> {
+    let step = epoch.steps as u64;
+    summaries.scalar(step, "train/loss", epoch.loss as f32)?;
+    summaries.scalar(step, "train/learning_rate", epoch.learning_rate as f32)?;
+    summaries.scalar(
+        step,
+        "train/images_per_second",
+        epoch.images_per_second as f32,
+    )?;
+    if let Some(top1) = epoch.validation_top1 {
+        summaries.scalar(step, "validation/accuracy", top1 as f32)?;
+    }
+    for parameter in &weights.parameters {
+        summaries.histogram(
+            step,
+            &format!("train/{}", parameter.name),
+            &parameter.values,
+        )?;
+    }
+    summaries.flush()
+}
+
 impl Tuned {
     /// The network as a backbone and a head.
     ///
@@ -311,8 +410,11 @@ impl Tuned {
     /// When its last node is no linear layer.
     pub fn split(&self, backbone: &Backbone) -> Result<(Backbone, Head)> {
         let mut graph = self.graph.clone();
-        let crate::nn::Op::Linear(linear) = graph.nodes.pop().context("a graph without nodes")?.op else {
-            return Err(Error::new("the last node of a classifier is a linear layer"));
+        let crate::nn::Op::Linear(linear) = graph.nodes.pop().context("a graph without nodes")?.op
+        else {
+            return Err(Error::new(
+                "the last node of a classifier is a linear layer",
+            ));
         };
         let head = Head {
             weight: linear.weight,

@@ -80,14 +80,16 @@ impl State {
     pub(super) fn load(path: &Path, graph: &Graph, plan: &Plan) -> Result<State> {
         let read = || -> Result<State> {
             let bytes = std::fs::read(path).context("it can't be read")?;
-            let (_, header) = SafeTensors::read_metadata(&bytes).context("it is no safetensors file")?;
+            let (_, header) =
+                SafeTensors::read_metadata(&bytes).context("it is no safetensors file")?;
             let progress = header
                 .metadata()
                 .as_ref()
                 .and_then(|metadata| metadata.get(PROGRESS))
                 .context("it does not say how far training had come")?;
             let mut state = State::start(Weights::of(graph)?, plan);
-            state.position = serde_json::from_str(progress).context("its progress can't be read")?;
+            state.position =
+                serde_json::from_str(progress).context("its progress can't be read")?;
             state.optimizer.steps = state.position.optimizer_steps;
             read_lists(&bytes, state.lists_mut())?;
             Ok(state)
@@ -98,10 +100,21 @@ impl State {
     /// Every list of values by its name in the file.
     fn lists(&self) -> Vec<(String, &[f32])> {
         let mut lists = Vec::new();
-        for (kind, weights) in [("weights", &self.weights), ("mean", &self.mean), ("best", &self.best)] {
-            lists.extend(weights.lists().map(|(name, values)| (format!("{kind}.{name}"), values)));
+        for (kind, weights) in [
+            ("weights", &self.weights),
+            ("mean", &self.mean),
+            ("best", &self.best),
+        ] {
+            lists.extend(
+                weights
+                    .lists()
+                    .map(|(name, values)| (format!("{kind}.{name}"), values)),
+            );
         }
-        for (kind, moments) in [("first", &self.optimizer.first), ("second", &self.optimizer.second)] {
+        for (kind, moments) in [
+            ("first", &self.optimizer.first),
+            ("second", &self.optimizer.second),
+        ] {
             for (parameter, values) in self.weights.parameters.iter().zip(moments) {
                 lists.push((format!("{kind}.{}", parameter.name), &values[..]));
             }
@@ -111,12 +124,28 @@ impl State {
 
     /// As [`State::lists`], to be filled.
     fn lists_mut(&mut self) -> Vec<(String, &mut [f32])> {
-        let names: Vec<String> = self.weights.parameters.iter().map(|parameter| parameter.name.clone()).collect();
+        let names: Vec<String> = self
+            .weights
+            .parameters
+            .iter()
+            .map(|parameter| parameter.name.clone())
+            .collect();
         let mut lists = Vec::new();
-        for (kind, weights) in [("weights", &mut self.weights), ("mean", &mut self.mean), ("best", &mut self.best)] {
-            lists.extend(weights.lists_mut().map(|(name, values)| (format!("{kind}.{name}"), values)));
+        for (kind, weights) in [
+            ("weights", &mut self.weights),
+            ("mean", &mut self.mean),
+            ("best", &mut self.best),
+        ] {
+            lists.extend(
+                weights
+                    .lists_mut()
+                    .map(|(name, values)| (format!("{kind}.{name}"), values)),
+            );
         }
-        for (kind, moments) in [("first", &mut self.optimizer.first), ("second", &mut self.optimizer.second)] {
+        for (kind, moments) in [
+            ("first", &mut self.optimizer.first),
+            ("second", &mut self.optimizer.second),
+        ] {
             for (name, values) in names.iter().zip(moments) {
                 lists.push((format!("{kind}.{name}"), &mut values[..]));
             }

@@ -10,8 +10,8 @@ pub(crate) mod cpu;
 mod function;
 mod graph;
 mod linear;
-mod normalise;
 mod multiply;
+mod normalise;
 mod pool;
 mod tape;
 #[cfg(test)]
@@ -23,6 +23,6 @@ pub use conv::{Activation, Conv, Padding};
 pub use function::Function;
 pub use graph::{Graph, Node, Op};
 pub use linear::Linear;
+pub use pool::{Pool, PoolKind};
 pub use tape::{BatchStatistics, Gradients, Tape};
 pub use weights::{Parameter, Role, Statistics, Weights, read_lists, write_lists};
-pub use pool::{Pool, PoolKind};

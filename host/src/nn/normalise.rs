@@ -60,7 +60,13 @@ impl Channels {
             let offset = sums.first / count;
             let mean = f64::from(running.mean[channel]) + offset;
             let variance = (sums.second / count - offset * offset).max(0.0);
-            self.set(channel, gamma[channel], beta[channel], mean, variance + epsilon);
+            self.set(
+                channel,
+                gamma[channel],
+                beta[channel],
+                mean,
+                variance + epsilon,
+            );
             let unbiased = variance * count / (count - 1.0).max(1.0);
             follow(&mut running.mean[channel], mean);
             follow(&mut running.variance[channel], unbiased);
@@ -115,8 +121,8 @@ impl Channels {
             let by_value = -scale * inverse * gamma * per_value;
             self.by_gradient[channel] = scale as f32;
             self.by_value[channel] = by_value as f32;
-            self.constant[channel] = (-scale * beta * per_value
-                - by_value * f64::from(self.mean[channel])) as f32;
+            self.constant[channel] =
+                (-scale * beta * per_value - by_value * f64::from(self.mean[channel])) as f32;
         }
     }
 }

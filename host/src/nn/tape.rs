@@ -120,19 +120,30 @@ impl<'g> Tape<'g> {
     ///
     /// # Errors
     /// An operator that can't be trained, and shapes that do not fit.
-    pub fn new(graph: &'g Graph, images: usize, channels: usize, height: usize, width: usize) -> Result<Tape<'g>> {
+    pub fn new(
+        graph: &'g Graph,
+        images: usize,
+        channels: usize,
+        height: usize,
+        width: usize,
+    ) -> Result<Tape<'g>> {
         let mut places: Vec<Place> = Vec::with_capacity(graph.nodes.len());
         for node in &graph.nodes {
             let input = |position: usize| -> Result<&Place> {
                 let index = node.inputs.get(position).context("an input is missing")?;
-                places.get(*index).context("it reads a node that does not come before it")
+                places
+                    .get(*index)
+                    .context("it reads a node that does not come before it")
             };
             let place = || -> Result<Place> {
                 Ok(match &node.op {
                     Op::Input => Place::new(images, channels, Size { height, width })?,
                     Op::Conv(conv) => {
                         let from = input(0)?;
-                        let weight = conv.weight.dims4().context("its weight has four dimensions")?;
+                        let weight = conv
+                            .weight
+                            .dims4()
+                            .context("its weight has four dimensions")?;
                         let geometry = Geometry::new(
                             (images, from.channels, from.size.height, from.size.width),
                             weight,
@@ -148,7 +159,9 @@ impl<'g> Tape<'g> {
                     }
                     Op::Add(activation) => {
                         let (first, second) = (input(0)?, input(1)?);
-                        if (first.channels, first.size.area()) != (second.channels, second.size.area()) {
+                        if (first.channels, first.size.area())
+                            != (second.channels, second.size.area())
+                        {
                             return Err(Error::new("the shapes that it adds differ"));
                         }
                         let mut place = Place::new(images, first.channels, first.size)?;
@@ -157,16 +170,34 @@ impl<'g> Tape<'g> {
                     }
                     Op::Pool(pool) if pool.kind == PoolKind::Max => {
                         let from = input(0)?;
-                        let geometry = window(images, from, pool).context("its window does not fit")?;
+                        let geometry =
+                            window(images, from, pool).context("its window does not fit")?;
                         let mut place = Place::new(images, from.channels, geometry.output)?;
                         place.taps = vec![0; place.values.len()];
                         place.geometry = Some(geometry);
                         place
                     }
-                    Op::GlobalAveragePool => Place::new(images, input(0)?.channels, Size { height: 1, width: 1 })?,
+                    Op::GlobalAveragePool => Place::new(
+                        images,
+                        input(0)?.channels,
+                        Size {
+                            height: 1,
+                            width: 1,
+                        },
+                    )?,
                     Op::Linear(layer) => {
-                        let outputs = layer.weight.dim(0).context("its weight has two dimensions")?;
-                        Place::new(images, outputs, Size { height: 1, width: 1 })?
+                        let outputs = layer
+                            .weight
+                            .dim(0)
+                            .context("its weight has two dimensions")?;
+                        Place::new(
+                            images,
+                            outputs,
+                            Size {
+                                height: 1,
+                                width: 1,
+                            },
+                        )?
                     }
                     _ => {
                         return Err(Error::new("its operator can't be fine-tuned")
@@ -202,7 +233,11 @@ impl<'g> Tape<'g> {
         first: usize,
     ) -> Result<&[f32]> {
         for (index, node) in self.graph.nodes.iter().enumerate() {
-            let statistics = if index < first { BatchStatistics::Running } else { statistics };
+            let statistics = if index < first {
+                BatchStatistics::Running
+            } else {
+                statistics
+            };
             let (before, rest) = self.places.split_at_mut(index);
             let place = &mut rest[0];
             let from = |position: usize| &before[node.inputs[position]];
@@ -212,11 +247,14 @@ impl<'g> Tape<'g> {
                 Op::Conv(_) => {
                     let unit = weights.unit(index);
                     prepare(place, unit, weights, statistics);
-                    let weight = unit.weight().map(|weight| &weights.parameters[weight].values[..]);
+                    let weight = unit
+                        .weight()
+                        .map(|weight| &weights.parameters[weight].values[..]);
                     let input = from(0).stored();
                     if let ((output, Some(geometry)), Some(weight)) = (place.output(), weight) {
                         if geometry.depthwise {
-                            depthwise::forward_training(geometry, input, weight, output).with_context(named)?;
+                            depthwise::forward_training(geometry, input, weight, output)
+                                .with_context(named)?;
                         } else if geometry.is_pointwise() {
                             pointwise::forward_training(geometry, input, weight, output);
                         } else {
@@ -229,12 +267,18 @@ impl<'g> Tape<'g> {
                     let bounds = (place.low, place.high);
                     let (channels, area) = (place.channels, place.size.area());
                     let (left, right) = (from(0).stored(), from(1).stored());
-                    add::forward(channels, area, left, right, bounds, &mut place.values).with_context(named)?;
+                    add::forward(channels, area, left, right, bounds, &mut place.values)
+                        .with_context(named)?;
                 }
                 Op::Pool(_) => {
                     if let Some(geometry) = &place.geometry {
-                        pool::max_forward(geometry, from(0).stored(), &mut place.values, &mut place.taps)
-                            .with_context(named)?;
+                        pool::max_forward(
+                            geometry,
+                            from(0).stored(),
+                            &mut place.values,
+                            &mut place.taps,
+                        )
+                        .with_context(named)?;
                     }
                 }
                 Op::GlobalAveragePool => {
@@ -244,7 +288,8 @@ impl<'g> Tape<'g> {
                 }
                 Op::Linear(_) => {
                     if let Unit::Biased { weight, bias } = weights.unit(index) {
-                        let [weight, bias] = [weight, bias].map(|at| &weights.parameters[at].values[..]);
+                        let [weight, bias] =
+                            [weight, bias].map(|at| &weights.parameters[at].values[..]);
                         let sizes = sizes(self.images, from(0), place);
                         linear::forward(sizes, &from(0).values, weight, bias, &mut place.values);
                     }
@@ -280,7 +325,8 @@ impl<'g> Tape<'g> {
                 continue;
             };
             // The inputs' gradients, and whether they hold something already.
-            let mut targets: Vec<Option<(usize, Vec<f32>, bool)>> = Vec::with_capacity(node.inputs.len());
+            let mut targets: Vec<Option<(usize, Vec<f32>, bool)>> =
+                Vec::with_capacity(node.inputs.len());
             for &input in &node.inputs {
                 let wanted = input >= first && input > 0;
                 targets.push(wanted.then(|| {
@@ -293,9 +339,11 @@ impl<'g> Tape<'g> {
             let (before, rest) = self.places.split_at_mut(index);
             let place = &mut rest[0];
             let named = || format!("node `{}` in training", node.name);
-            let mut sinks = targets
-                .iter_mut()
-                .map(|target| target.as_mut().map(|(_, buffer, add)| (&mut buffer[..], *add)));
+            let mut sinks = targets.iter_mut().map(|target| {
+                target
+                    .as_mut()
+                    .map(|(_, buffer, add)| (&mut buffer[..], *add))
+            });
             let mut sink = || sinks.next().flatten();
             match &node.op {
                 Op::Input => {}
@@ -310,7 +358,9 @@ impl<'g> Tape<'g> {
                             }
                         }
                         Unit::Biased { bias, .. } => {
-                            for (gradient, sums) in gradients[bias].iter_mut().zip(&place.read.backward) {
+                            for (gradient, sums) in
+                                gradients[bias].iter_mut().zip(&place.read.backward)
+                            {
                                 *gradient = sums.first as f32;
                             }
                         }
@@ -328,28 +378,61 @@ impl<'g> Tape<'g> {
                         let values = &weights.parameters[weight].values[..];
                         let into = Some(&mut gradients[weight][..]);
                         if geometry.depthwise {
-                            depthwise::backward(geometry, input, values, output_gradient, into, input_gradient)
-                                .with_context(named)?;
+                            depthwise::backward(
+                                geometry,
+                                input,
+                                values,
+                                output_gradient,
+                                into,
+                                input_gradient,
+                            )
+                            .with_context(named)?;
                         } else if geometry.is_pointwise() {
-                            pointwise::backward(geometry, input, values, output_gradient, into, input_gradient);
+                            pointwise::backward(
+                                geometry,
+                                input,
+                                values,
+                                output_gradient,
+                                into,
+                                input_gradient,
+                            );
                         } else {
-                            dense::backward(geometry, input, values, output_gradient, into, input_gradient);
+                            dense::backward(
+                                geometry,
+                                input,
+                                values,
+                                output_gradient,
+                                into,
+                                input_gradient,
+                            );
                         }
                     }
                 }
                 Op::Add(_) => {
                     let bounds = (place.low, place.high);
                     let (channels, area) = (place.channels, place.size.area());
-                    if let Ok([left, right]) = before.get_disjoint_mut([node.inputs[0], node.inputs[1]]) {
+                    if let Ok([left, right]) =
+                        before.get_disjoint_mut([node.inputs[0], node.inputs[1]])
+                    {
                         let left = left.with_gradient(sink());
                         let right = right.with_gradient(sink());
-                        add::backward(channels, area, bounds, &place.values, &gradient, left, right)
-                            .with_context(named)?;
+                        add::backward(
+                            channels,
+                            area,
+                            bounds,
+                            &place.values,
+                            &gradient,
+                            left,
+                            right,
+                        )
+                        .with_context(named)?;
                     }
                 }
                 Op::Pool(_) => {
                     let input = before[node.inputs[0]].with_gradient(sink());
-                    if let (Some(geometry), (input, Some(input_gradient))) = (&place.geometry, input) {
+                    if let (Some(geometry), (input, Some(input_gradient))) =
+                        (&place.geometry, input)
+                    {
                         pool::max_backward(geometry, input, &place.taps, &gradient, input_gradient)
                             .with_context(named)?;
                     }
@@ -358,7 +441,8 @@ impl<'g> Tape<'g> {
                     let input = &mut before[node.inputs[0]];
                     let area = input.size.area();
                     if let (input, Some(input_gradient)) = input.with_gradient(sink()) {
-                        pool::average_backward(area, input, &gradient, input_gradient).with_context(named)?;
+                        pool::average_backward(area, input, &gradient, input_gradient)
+                            .with_context(named)?;
                     }
                 }
                 Op::Linear(_) => {
@@ -392,8 +476,15 @@ impl<'g> Tape<'g> {
 
     /// The smallest free buffer that holds `len` values, or a new one; its contents are anything.
     fn buffer(&mut self, len: usize) -> Vec<f32> {
-        let fitting = self.free.iter().enumerate().filter(|(_, buffer)| buffer.capacity() >= len);
-        match fitting.min_by_key(|(_, buffer)| buffer.capacity()).map(|(index, _)| index) {
+        let fitting = self
+            .free
+            .iter()
+            .enumerate()
+            .filter(|(_, buffer)| buffer.capacity() >= len);
+        match fitting
+            .min_by_key(|(_, buffer)| buffer.capacity())
+            .map(|(index, _)| index)
+        {
             Some(index) => {
                 let mut buffer = self.free.swap_remove(index);
                 buffer.resize(len, 0.0);
@@ -428,7 +519,13 @@ fn sizes(images: usize, input: &Place, output: &Place) -> linear::Sizes {
 /// What the readers of a convolution apply, as far as it is known before its output is.
 fn prepare(place: &mut Place, unit: Unit, weights: &Weights, statistics: BatchStatistics) {
     match unit {
-        Unit::Normalised { gamma, beta, statistics: at, epsilon, .. } => {
+        Unit::Normalised {
+            gamma,
+            beta,
+            statistics: at,
+            epsilon,
+            ..
+        } => {
             let running = &weights.statistics[at];
             match statistics {
                 // The pivot of the sums.
@@ -441,15 +538,38 @@ fn prepare(place: &mut Place, unit: Unit, weights: &Weights, statistics: BatchSt
                 ),
             }
         }
-        Unit::Biased { bias, .. } => place.read.shift.copy_from_slice(&weights.parameters[bias].values),
+        Unit::Biased { bias, .. } => place
+            .read
+            .shift
+            .copy_from_slice(&weights.parameters[bias].values),
         Unit::Plain | Unit::Bare { .. } => {}
     }
 }
 
 /// What they apply once the batch's statistics are known.
-fn finish(place: &mut Place, unit: Unit, weights: &mut Weights, statistics: BatchStatistics, images: usize) {
-    if let (Unit::Normalised { gamma, beta, statistics: at, epsilon, .. }, BatchStatistics::Batch) = (unit, statistics) {
-        let Weights { parameters, statistics, .. } = weights;
+fn finish(
+    place: &mut Place,
+    unit: Unit,
+    weights: &mut Weights,
+    statistics: BatchStatistics,
+    images: usize,
+) {
+    if let (
+        Unit::Normalised {
+            gamma,
+            beta,
+            statistics: at,
+            epsilon,
+            ..
+        },
+        BatchStatistics::Batch,
+    ) = (unit, statistics)
+    {
+        let Weights {
+            parameters,
+            statistics,
+            ..
+        } = weights;
         place.read.batch_statistics(
             &parameters[gamma].values,
             &parameters[beta].values,

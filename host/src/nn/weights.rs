@@ -78,9 +78,9 @@ impl Unit {
     pub(super) fn weight(self) -> Option<usize> {
         match self {
             Unit::Plain => None,
-            Unit::Normalised { weight, .. } | Unit::Biased { weight, .. } | Unit::Bare { weight } => {
-                Some(weight)
-            }
+            Unit::Normalised { weight, .. }
+            | Unit::Biased { weight, .. }
+            | Unit::Bare { weight } => Some(weight),
         }
     }
 }
@@ -110,7 +110,9 @@ impl Weights {
             Op::Conv(conv) => {
                 let weight = self.parameter(name, "weight", &conv.weight, Role::Weight)?;
                 match (&conv.batch_norm, &conv.bias) {
-                    (Some(_), Some(_)) => Err(Error::new("a bias under BatchNorm can't be trained")),
+                    (Some(_), Some(_)) => {
+                        Err(Error::new("a bias under BatchNorm can't be trained"))
+                    }
                     (Some(norm), None) => {
                         self.statistics.push(Statistics {
                             name: name.to_owned(),
@@ -157,7 +159,11 @@ impl Weights {
 
     /// How many parameters the nodes before `node` have.
     pub fn parameters_before(&self, node: usize) -> usize {
-        let weights = self.units.iter().skip(node).filter_map(|unit| unit.weight());
+        let weights = self
+            .units
+            .iter()
+            .skip(node)
+            .filter_map(|unit| unit.weight());
         weights.min().unwrap_or(self.parameters.len())
     }
 
@@ -237,7 +243,10 @@ impl Weights {
             .chain(statistics.flat_map(|of| {
                 [
                     (format!("{}.running_mean", of.name), &mut of.mean[..]),
-                    (format!("{}.running_variance", of.name), &mut of.variance[..]),
+                    (
+                        format!("{}.running_variance", of.name),
+                        &mut of.variance[..],
+                    ),
                 ]
             }))
     }
@@ -309,7 +318,11 @@ impl View for List<'_> {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        let bytes: Vec<u8> = self.values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let bytes: Vec<u8> = self
+            .values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
         bytes.into()
     }
 

@@ -18,8 +18,8 @@ pub(super) mod plain;
 pub(super) mod pointwise;
 pub(super) mod pool;
 mod product;
-mod scratch;
 mod rows;
+mod scratch;
 pub(super) mod training;
 
 use candle_core::{CpuStorage, Layout, Result, bail};
