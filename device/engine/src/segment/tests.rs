@@ -122,7 +122,8 @@ impl Graph {
         let image = [(); 3].map(|()| random.range(1, high));
         let floats = random.range(0, 2) == 0;
         let mut graph = Graph::new(random, image, floats)?;
-        for _ in 0..random.range(2, 10) {
+        let nodes = random.range(2, 10);
+        while graph.nodes.len() < nodes {
             graph.grow(random)?;
         }
         if random.range(0, 1) == 0 {
