@@ -11,6 +11,9 @@ use candle_core::Device;
 use graft_shared::error::{Context, Result};
 use serde::Serialize;
 
+/// Whether this version can train on NVIDIA GPUs.
+const TRAINS_ON_CUDA: bool = false;
+
 /// The driver's library.
 const LIBRARY: &str = "libcuda.so.1";
 
@@ -55,7 +58,7 @@ pub struct Cpu {
 /// What there is for CUDA.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Cuda {
-    /// Whether this program was built with the feature `cuda`.
+    /// Whether this version can train on CUDA.
     pub built: bool,
     /// The version of the driver, where there is one that tells.
     pub driver: Option<String>,
@@ -101,7 +104,7 @@ impl Devices {
         };
         Self {
             cpu: Cpu::of_this_machine(),
-            cuda: Cuda::of(cfg!(feature = "cuda"), found, &open),
+            cuda: Cuda::of(TRAINS_ON_CUDA, found, &open),
         }
     }
 
@@ -262,8 +265,8 @@ impl Cuda {
             );
         }
         if !self.built {
-            reasons.push("this program was built without the feature `cuda`".to_owned());
-            hints.push("build it with `cargo build --release --bin graft --features cuda`");
+            reasons.push("this version trains on the CPU only".to_owned());
+            hints.push("training runs on the CPU meanwhile, on all cores");
         } else if reasons.is_empty() && self.gpus.iter().all(|gpu| gpu.reason.is_some()) {
             reasons.push("no GPU could be opened".to_owned());
             hints.push("`nvidia-smi` shows what occupies a GPU and which CUDA its driver can do");
@@ -364,14 +367,14 @@ mod tests {
                 false,
                 found(true, Some(Ok(TWO))),
                 &works,
-                &["without the feature `cuda`"],
+                &["trains on the CPU only"],
             ),
             (true, found(false, None), &works, &["no NVIDIA driver"]),
             (
                 false,
                 found(false, None),
                 &works,
-                &["no NVIDIA driver", "without the feature"],
+                &["no NVIDIA driver", "trains on the CPU only"],
             ),
             (true, found(true, Some(Ok(""))), &works, &["names no GPU"]),
             (

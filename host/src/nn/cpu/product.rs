@@ -30,7 +30,6 @@ struct Tiles {
     values: Scratch,
     rows: usize,
     depth: usize,
-    rows_per_tile: usize,
 }
 
 impl Tiles {
@@ -61,7 +60,6 @@ impl Tiles {
             values,
             rows: weight.rows,
             depth,
-            rows_per_tile,
         }
     }
 }
