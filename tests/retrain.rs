@@ -83,8 +83,8 @@ fn old_networks_and_unknown_flags_are_refused_before_anything_is_done() {
         assert!(!dir.path("runs").exists());
         finished.stderr
     };
-    let said = refused(&["--architecture", "inception_v3"]);
-    assert!(said.contains("`--architecture inception_v3`"), "{said}");
+    let said = refused(&["--architecture", "nasnet_large"]);
+    assert!(said.contains("`--architecture nasnet_large`"), "{said}");
     assert!(
         said.contains("hint: --backbone takes: efficientnet_lite0"),
         "{said}"

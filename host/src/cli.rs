@@ -99,7 +99,7 @@ pub struct TrainArguments {
     #[arg(long, value_name = "NAME", default_value = crate::train::DEFAULT_BACKBONE)]
     backbone: String,
 
-    /// Weights of your own: a safetensors file, or hf:OWNER/NAME/FILE on the Hub
+    /// Weights of your own: a safetensors file, or hf:OWNER/NAME/FILE
     #[arg(long, value_name = "SOURCE")]
     pub weights: Option<Source>,
 
@@ -124,7 +124,7 @@ pub struct TrainArguments {
     )]
     pub recipe: Recipe,
 
-    /// Time for fine-tuning, such as 90s, 10m or 2h [default: the recipe's]
+    /// Time for fine-tuning, such as 90s, 10m or 2h
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub time_budget: Option<Duration>,
 

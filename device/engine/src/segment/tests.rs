@@ -267,7 +267,7 @@ impl Graph {
             stride: [stride; 2],
             padding: std::array::from_fn(|side| kernel[side % 2] / 2),
             input: quantization,
-            weights: random.weights(n * per_output),
+            weights: random.weights(n * per_output).into_iter().collect(),
             weight_scales: vec![0.01 / (per_output as f32).sqrt()],
             bias: vec![],
             output,
@@ -293,7 +293,7 @@ impl Graph {
         let head = Head {
             inputs,
             outputs,
-            weights: random.weights(inputs * outputs),
+            weights: random.weights(inputs * outputs).into_iter().collect(),
             input_zero_point: output.zero_point,
             bias: vec![],
             scales: vec![0.01],
