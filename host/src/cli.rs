@@ -40,7 +40,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Train on a folder of photos and export an int8 model
-    Train(TrainArguments),
+    Train(Box<TrainArguments>),
     /// Look for what is wrong with photos before training on them
     Check(CheckArguments),
     /// Measure a model on pictures whose labels are known, its float twin beside it

@@ -351,11 +351,13 @@ mod tests {
     const TWO: &str =
         "0, 81559, 580.65.06, NVIDIA H100 80GB HBM3\n1, [N/A], 580.65.06, Orin, nvgpu\n";
 
+    type Opens<'a> = &'a dyn Fn(usize) -> Result<(), String>;
+
     #[test]
     fn what_stands_in_the_way_is_named() {
         let works = |_: usize| Ok(());
         let fails = |_: usize| Err("out of memory".to_owned());
-        let cases: [(bool, Found, &dyn Fn(usize) -> Result<(), String>, &[&str]); 7] = [
+        let cases: [(bool, Found, Opens<'_>, &[&str]); 7] = [
             (true, found(true, Some(Ok(TWO))), &works, &[]),
             (
                 true,

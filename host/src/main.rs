@@ -12,7 +12,7 @@ use graft::retrain;
 
 fn main() -> ExitCode {
     let done = match Cli::parse_from(retrain::hyphens(std::env::args_os())).command {
-        Command::Train(arguments) => commands::train::run(arguments),
+        Command::Train(arguments) => commands::train::run(*arguments),
         Command::Check(arguments) => commands::check::run(&arguments),
         Command::Evaluate(arguments) => commands::evaluate::run(&arguments),
         Command::Compare(arguments) => commands::compare::run(&arguments),

@@ -108,7 +108,6 @@ impl Report {
         seconds: Seconds,
         model_bytes: usize,
         image_size: u16,
-        train_images_per_second: Option<f64>,
     ) -> Self {
         let count = |side| dataset.indices(side).len();
         let measured = |value: f64| (comparison.int8.images > 0).then_some(value);
@@ -141,7 +140,7 @@ impl Report {
                 int8: measured(comparison.int8.macro_recall),
             },
             seconds,
-            train_images_per_second,
+            train_images_per_second: None,
             peak_rss_bytes: graft_engine::bench::peak_rss_bytes().unwrap_or(0),
             model_bytes,
             seed: options.seed,

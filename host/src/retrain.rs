@@ -197,7 +197,7 @@ mod tests {
     fn parse(line: &str) -> Result<TrainArguments, clap::Error> {
         let arguments = ["graft", "train"].into_iter().chain(line.split(' '));
         match Cli::try_parse_from(hyphens(arguments.map(OsString::from)))?.command {
-            Command::Train(arguments) => Ok(arguments),
+            Command::Train(arguments) => Ok(*arguments),
             other => panic!("{other:?}"),
         }
     }

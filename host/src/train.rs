@@ -278,7 +278,7 @@ pub fn train(mut options: Options, progress: &Progress) -> Result<Outcome> {
             .map_or(Ok(()), |path| write_atomic(path, bytes))?;
     }
     seconds.total = start.elapsed().as_secs_f64();
-    let report = Report::new(
+    let mut report = Report::new(
         &run,
         &options,
         &dataset,
@@ -286,8 +286,8 @@ pub fn train(mut options: Options, progress: &Progress) -> Result<Outcome> {
         seconds,
         model.len(),
         preprocess.width,
-        images_per_second,
     );
+    report.train_images_per_second = images_per_second;
     run.event(&json!({"event": "finished", "seconds": seconds.total}))?;
     run.write(names::METRICS, report.to_json()?.as_bytes())?;
     Ok(Outcome::Finished(Box::new(report)))

@@ -139,7 +139,7 @@ mod tests {
     fn equals_pytorch_over_three_steps() {
         for (rule, expected) in [
             (Rule::AdamW, [0.699_203_7_f32, -1.727_415_6]),
-            (Rule::Sgd, [0.659, -1.504_524_9]),
+            (Rule::Sgd, [0.659, -1.504_525]),
         ] {
             let mut parameters = vec![parameter(&[1.0, -2.0], Role::Weight)];
             let mut optimizer = Optimizer::new(rule, 0.5, &parameters);

@@ -114,7 +114,7 @@ impl Stage<'_> {
             augmentation: plan.augmentation(),
             frequency_power: plan.frequency_power as f32,
             filter: self.preprocess.filter,
-            normalisation: normalisation.clone(),
+            normalisation,
             seed: self.seed,
         };
         let loader = Arc::new(Loader::new(

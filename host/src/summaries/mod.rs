@@ -179,7 +179,7 @@ fn now() -> Duration {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
 
     /// The events of every file in `folder`, in the order of their names.
