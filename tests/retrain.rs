@@ -38,7 +38,7 @@ fn the_tutorials_command_runs_and_its_label_is_right() {
         .run()
         .expect_code(0);
     for warned in [
-        "fine-tuning: 12 epochs",
+        "fine-tuning: 6 epochs",
         "retrained_graph.pb` will be an ONNX file",
     ] {
         assert!(trained.stderr.contains(warned), "{}", trained.stderr);

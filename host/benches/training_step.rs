@@ -32,14 +32,8 @@ fn main() {
             .unwrap(),
         bias: Tensor::zeros(CLASSES, DType::F32, &Device::Cpu).unwrap(),
     };
-    for seconds in fine_tune::time_steps(
-        &fine_tune::with_head(&backbone, &head),
-        CLASSES,
-        size,
-        batch,
-        steps,
-    )
-    .unwrap()
+    for seconds in
+        fine_tune::time_steps(&backbone.with_head(&head), CLASSES, size, batch, steps).unwrap()
     {
         println!("{seconds}");
     }

@@ -10,7 +10,7 @@ use graft_shared::preprocess::{Pixels, Preprocess};
 use crate::backbone::Backbone;
 use crate::export::{Signature, float_model, int8_model};
 use crate::head::Head;
-use crate::nn::{Graph, Linear, Node, Op};
+use crate::nn::Graph;
 use crate::progress::Progress;
 use crate::quantize::{
     Method, Normalisation, PixelCode, QuantizedGraph, calibrate, fold, quantize,
@@ -92,19 +92,9 @@ impl<'a> Classifier<'a> {
         labels: Labels,
         provenance: Provenance,
     ) -> Result<Self> {
-        let mut graph = backbone.graph.clone();
-        graph.nodes.truncate(backbone.bottleneck + 1);
-        graph.nodes.push(Node {
-            name: "classifier".to_owned(),
-            op: Op::Linear(Linear {
-                weight: head.weight.clone(),
-                bias: head.bias.clone(),
-            }),
-            inputs: vec![backbone.bottleneck],
-        });
         Ok(Self {
             backbone,
-            graph: fold(&graph).context("folding BatchNorm")?,
+            graph: fold(&backbone.with_head(head)).context("folding BatchNorm")?,
             preprocess,
             labels,
             provenance,

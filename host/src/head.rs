@@ -12,8 +12,8 @@ use graft_shared::error::{Context, Error, Result};
 
 use rayon::prelude::*;
 
+use crate::lbfgs::{Tolerance, minimize};
 use crate::metrics::{macro_recall, top1};
-use crate::optimizer::{Tolerance, minimize};
 use crate::settings::{ChosenBy, Settings};
 
 /// Inverse penalties: the weight of the summed loss against half the squared weights.

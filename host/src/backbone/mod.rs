@@ -18,7 +18,8 @@ use graft_shared::digest::sha256;
 use graft_shared::error::{Context, Error, Result};
 use graft_shared::preprocess::{Filter, Fit, Pixels, Preprocess};
 
-use crate::nn::{Graph, Node, Op};
+use crate::head::Head;
+use crate::nn::{Graph, Linear, Node, Op};
 use builder::{Builder, Tensors};
 use registry::Architecture;
 pub use registry::BackboneSpec;
@@ -117,6 +118,22 @@ impl Backbone {
             weights_digest,
             spec,
         })
+    }
+
+    /// The graph with `head` in the place of the classifier that the backbone may have.
+    #[must_use]
+    pub fn with_head(&self, head: &Head) -> Graph {
+        let mut graph = self.graph.clone();
+        graph.nodes.truncate(self.bottleneck + 1);
+        graph.nodes.push(Node {
+            name: "classifier".to_owned(),
+            op: Op::Linear(Linear {
+                weight: head.weight.clone(),
+                bias: head.bias.clone(),
+            }),
+            inputs: vec![self.bottleneck],
+        });
+        graph
     }
 
     /// How images are prepared for this backbone: its input size, crop_pct and interpolation, large JPEGs by DCT scaling.

@@ -145,16 +145,18 @@ fn options(arguments: TrainArguments) -> Result<Options> {
         arguments.learning_rate.map(|rate| rate.to_string()),
     );
     given.extend(arguments.set.iter().cloned());
+    let fine_tuning = Request {
+        recipe: arguments.recipe,
+        given,
+        steps: arguments.how_many_training_steps,
+        time_budget: arguments.time_budget,
+        summaries: arguments.summaries_dir.clone(),
+        resume: arguments.resume,
+    };
+    fine_tuning.check()?;
     Ok(Options {
         from: arguments.from.clone(),
-        fine_tuning: Request {
-            recipe: arguments.recipe,
-            given,
-            steps: arguments.how_many_training_steps,
-            time_budget: arguments.time_budget,
-            summaries: arguments.summaries_dir.clone(),
-            resume: arguments.resume,
-        },
+        fine_tuning,
         source: arguments.source().to_path_buf(),
         run: arguments.run,
         backbone,

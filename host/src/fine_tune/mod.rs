@@ -19,10 +19,8 @@ use std::time::{Duration, Instant};
 use candle_core::{Device, Tensor};
 use graft_shared::error::{Context, Error, Result};
 
-use crate::backbone::Backbone;
-use crate::head::Head;
 use crate::metrics;
-use crate::nn::{BatchStatistics, Gradients, Graph, Linear, Node, Op, Tape, Weights};
+use crate::nn::{BatchStatistics, Gradients, Graph, Tape, Weights};
 use crate::pictures::{Loader, Normalisation, Pictures, Prefetch};
 use crate::progress::Progress;
 pub use continued::continued;
@@ -102,21 +100,6 @@ pub struct Tuned {
     pub images_per_second: f64,
 }
 
-/// `backbone` with `head` in the place of its classifier.
-pub fn with_head(backbone: &Backbone, head: &Head) -> Graph {
-    let mut graph = backbone.graph.clone();
-    graph.nodes.truncate(backbone.bottleneck + 1);
-    graph.nodes.push(Node {
-        name: "classifier".to_owned(),
-        op: Op::Linear(Linear {
-            weight: head.weight.clone(),
-            bias: head.bias.clone(),
-        }),
-        inputs: vec![backbone.bottleneck],
-    });
-    graph
-}
-
 /// Trains by the plan, from the checkpoint if `resume` is wanted and there is one, and keeps the weights of the epoch
 /// that validates best.
 ///
@@ -166,8 +149,8 @@ pub fn run(
         while let Some(batch) = batches.next() {
             let batch = batch?;
             let clock = Instant::now();
-            rate =
-                state.position.rate_factor * plan.rate(state.position.steps as f64 / total as f64);
+            rate = state.position.rate_factor
+                * plan.rate((state.position.steps as f64 + 0.5) / total as f64);
             state.position.loss += trainer.step(&mut state, &batch.input, &batch.targets, rate)?;
             seconds += clock.elapsed().as_secs_f64();
             batches.recycle(batch);
@@ -224,7 +207,7 @@ pub fn run(
         tell(&epoch, &state.mean)?;
         progress.say(&format!("{epoch} of {}", plan.epochs));
         let best_at = state.position.best.map_or(epoch.epoch, |best| best.1);
-        if epoch.epoch - best_at >= plan.patience && epoch.epoch > plan.small_epochs {
+        if epoch.epoch - best_at >= plan.patience && epoch.epoch > plan.small_epochs() {
             progress.say(&format!(
                 "ends early: no better validation since epoch {best_at}"
             ));

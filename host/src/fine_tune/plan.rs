@@ -22,8 +22,8 @@ const LEAST_STEPS: usize = 150;
 pub struct Plan {
     /// Passes over the training photos, those with small pictures included.
     pub epochs: usize,
-    /// Of these, the first so many with small pictures.
-    pub small_epochs: usize,
+    /// Share of these, the first ones, with small pictures.
+    pub small_share: f64,
     /// Side of the small pictures in pixels.
     pub small_size: usize,
     /// Photos in a step.
@@ -98,7 +98,6 @@ impl Plan {
         let epochs = (seen / photos).clamp(least, most);
         let epochs = epochs.max((LEAST_STEPS * batch).div_ceil(photos));
         why.push(("epochs", format!("{photos} photos, each seen often enough")));
-        let small_epochs = (epochs as f64 * small) as usize;
         let small_size = (from.input_size * 5 / 7)
             .next_multiple_of(32)
             .min(from.input_size);
@@ -110,7 +109,7 @@ impl Plan {
         }
         let plan = Plan {
             epochs,
-            small_epochs,
+            small_share: small,
             small_size,
             train_batch_size: batch,
             optimizer: Rule::AdamW,
@@ -178,6 +177,7 @@ impl Plan {
                 2.0,
                 4096.0,
             ),
+            ("small_share", self.small_share, 0.0, 1.0),
             ("small_size", self.small_size as f64, 32.0, 1024.0),
             ("learning_rate", self.learning_rate, 0.0, 10.0),
             ("first_layer_rate", self.first_layer_rate, 1e-6, 1.0),
@@ -198,14 +198,14 @@ impl Plan {
         self.augmentation().validate()
     }
 
-    /// Records every setting; `given` are the names of those that the user chose, `why` reasons for others.
+    /// Records every setting; `given` says which the user chose, `why` has reasons for others.
     ///
     /// # Errors
     /// Never for a plan; the writer does not promise it.
     pub fn record(
         &self,
         settings: &mut Settings,
-        given: &[String],
+        given: &dyn Fn(&str) -> bool,
         why: &[(&'static str, String)],
     ) -> Result<()> {
         for (name, value) in self.fields()? {
@@ -216,7 +216,7 @@ impl Plan {
                 .iter()
                 .find(|(of, _)| *of == name)
                 .map(|(_, why)| why.as_str());
-            if given.contains(&name) {
+            if given(&name) {
                 settings.set(&name, value, ChosenBy::User, "given on the command line");
             } else if let Some(reason) = reason {
                 settings.set(&name, value, ChosenBy::Graft, reason);
@@ -265,9 +265,15 @@ impl Plan {
         }
     }
 
+    /// Epochs with small pictures: the last one never is.
+    pub(super) fn small_epochs(&self) -> usize {
+        let last = self.epochs.saturating_sub(1);
+        ((self.epochs as f64 * self.small_share) as usize).min(last)
+    }
+
     /// Side of the pictures in `epoch`, in pixels.
     pub(super) fn size(&self, epoch: usize, input_size: usize) -> usize {
-        if epoch < self.small_epochs {
+        if epoch < self.small_epochs() {
             self.small_size
         } else {
             input_size
@@ -291,7 +297,7 @@ impl std::fmt::Display for Plan {
             f,
             "fine-tuning: {} epochs, the first {} at {} px, {} photos a step, learning rate {}",
             self.epochs,
-            self.small_epochs,
+            self.small_epochs(),
             self.small_size,
             self.train_batch_size,
             self.learning_rate

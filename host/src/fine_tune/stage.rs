@@ -51,6 +51,40 @@ pub struct Request {
     pub resume: bool,
 }
 
+impl Request {
+    /// Tries the settings, so that a mistyped one is refused before the photos are looked at.
+    ///
+    /// # Errors
+    /// A setting that does not exist, or a value that it can't have.
+    pub fn check(&self) -> Result<()> {
+        let anything = Circumstances {
+            photos: 1,
+            smallest_class: 1,
+            largest_class: 1,
+            input_size: 224,
+        };
+        self.change(&mut Plan::choose(self.recipe, anything).0, 1)
+    }
+
+    /// Puts what the user gave into `plan`, for so many photos to train on.
+    fn change(&self, plan: &mut Plan, photos: usize) -> Result<()> {
+        for (name, value) in &self.given {
+            plan.set(name, value)?;
+        }
+        if let Some(steps) = self.steps {
+            let seen = steps.saturating_mul(plan.train_batch_size);
+            plan.epochs = seen.div_ceil(photos.max(1));
+        }
+        plan.validate()
+    }
+
+    /// Whether the user gave the setting `name`.
+    fn gives(&self, name: &str) -> bool {
+        let steps = name == "epochs" && self.steps.is_some();
+        steps || self.given.iter().any(|(given, _)| given == name)
+    }
+}
+
 /// What a fine-tuning needs of its run.
 pub struct Stage<'a> {
     /// The photos with their sides.
@@ -105,8 +139,8 @@ impl Stage<'_> {
         let validation = self.pictures(Split::Validation, MOST_VALIDATION_PHOTOS, run, progress)?;
         let normalisation = self.normalisation();
         let head = self.softened(plan.label_smoothing)?;
-        let full = super::with_head(self.backbone, &head);
-        let small = super::with_head(&(self.backbone_for)(plan.small_size)?, &head);
+        let full = self.backbone.with_head(&head);
+        let small = (self.backbone_for)(plan.small_size)?.with_head(&head);
         let small = Weights::of(&full)?.fill(&small)?;
         let loader_settings = LoaderSettings {
             classes: self.dataset.labels.len(),
@@ -141,8 +175,7 @@ impl Stage<'_> {
             self.measure(&job, start, &mut chosen, &mut why)?;
         }
         job.plan = &chosen;
-        let given: Vec<String> = self.given().into_iter().map(|(name, _)| name).collect();
-        chosen.record(settings, &given, &why)?;
+        chosen.record(settings, &|name| self.request.gives(name), &why)?;
         run.write(names::SETTINGS, settings.to_toml()?.as_bytes())?;
         progress.say(&chosen.to_string());
 
@@ -240,19 +273,6 @@ impl Stage<'_> {
         scaled().context("scaling the head")
     }
 
-    /// What the user set, the steps as epochs.
-    fn given(&self) -> Vec<(String, String)> {
-        let mut given = self.request.given.clone();
-        if let Some(steps) = self.request.steps {
-            let photos = self.dataset.indices(Split::Train).len().max(1);
-            given.push((
-                "epochs".to_owned(),
-                (steps * 32).div_ceil(photos).to_string(),
-            ));
-        }
-        given
-    }
-
     fn plan(&self) -> Result<(Plan, Vec<(&'static str, String)>)> {
         let mut counts = vec![0; self.dataset.labels.len()];
         let train = self.dataset.indices(Split::Train);
@@ -266,10 +286,7 @@ impl Stage<'_> {
             input_size: self.backbone.input_size,
         };
         let (mut plan, why) = Plan::choose(self.request.recipe, circumstances);
-        for (name, value) in self.given() {
-            plan.set(&name, &value)?;
-        }
-        plan.validate()?;
+        self.request.change(&mut plan, circumstances.photos)?;
         Ok((plan, why))
     }
 
@@ -281,11 +298,13 @@ impl Stage<'_> {
         plan: &mut Plan,
         why: &mut Vec<(&'static str, String)>,
     ) -> Result<()> {
-        let is_given = |name: &str| self.given().iter().any(|(given, _)| given == name);
         let steps = job.loader.epoch_steps() as usize;
-        let budget = self.request.time_budget.filter(|_| !is_given("epochs"));
+        let budget = self
+            .request
+            .time_budget
+            .filter(|_| !self.request.gives("epochs"));
         // A test of few photos would be most of their training.
-        let test = !is_given("learning_rate") && steps >= range_test::STEPS;
+        let test = !self.request.gives("learning_rate") && steps >= range_test::STEPS;
         if !test && budget.is_none() {
             return Ok(());
         }
@@ -302,12 +321,11 @@ impl Stage<'_> {
         if let Some(budget) = budget {
             let left = budget.saturating_sub(start.elapsed()).as_secs_f64();
             let area = (job.input_size as f64 / plan.small_size as f64).powi(2);
-            let small = plan.small_epochs as f64 / plan.epochs as f64;
+            let small = plan.small_share;
             let validation =
                 job.validation.len() as f64 / plan.train_batch_size as f64 * step * area / 3.0;
             let epoch = steps as f64 * step * (small + (1.0 - small) * area) + validation;
             plan.epochs = ((left / epoch) as usize).max(1);
-            plan.small_epochs = (plan.epochs as f64 * small).round() as usize;
             plan.patience = plan.epochs;
             why.retain(|(name, _)| *name != "epochs");
             why.push((

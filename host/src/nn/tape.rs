@@ -7,8 +7,7 @@ use graft_shared::error::{Context, Error, Result};
 use serde::{Deserialize, Serialize};
 
 use super::cpu::training::{InputGradient, Output, OutputGradient, Stored, Sums};
-use super::cpu::{Geometry, Size, dense, depthwise, pointwise};
-use super::cpu::{add, linear, pool};
+use super::cpu::{Geometry, Size, add, convolution, linear, pool};
 use super::normalise::Channels;
 use super::weights::{Unit, Weights};
 use super::{Graph, Op, Pool, PoolKind};
@@ -252,14 +251,8 @@ impl<'g> Tape<'g> {
                         .map(|weight| &weights.parameters[weight].values[..]);
                     let input = from(0).stored();
                     if let ((output, Some(geometry)), Some(weight)) = (place.output(), weight) {
-                        if geometry.depthwise {
-                            depthwise::forward_training(geometry, input, weight, output)
-                                .with_context(named)?;
-                        } else if geometry.is_pointwise() {
-                            pointwise::forward_training(geometry, input, weight, output);
-                        } else {
-                            dense::forward_training(geometry, input, weight, output);
-                        }
+                        convolution::forward(geometry, input, weight, output)
+                            .with_context(named)?;
                     }
                     finish(place, unit, weights, statistics, self.images);
                 }
@@ -376,36 +369,16 @@ impl<'g> Tape<'g> {
                     let (input, input_gradient) = before[node.inputs[0]].with_gradient(sink());
                     if let (Some(geometry), Some(weight)) = (&place.geometry, unit.weight()) {
                         let values = &weights.parameters[weight].values[..];
-                        let into = Some(&mut gradients[weight][..]);
-                        if geometry.depthwise {
-                            depthwise::backward(
-                                geometry,
-                                input,
-                                values,
-                                output_gradient,
-                                into,
-                                input_gradient,
-                            )
-                            .with_context(named)?;
-                        } else if geometry.is_pointwise() {
-                            pointwise::backward(
-                                geometry,
-                                input,
-                                values,
-                                output_gradient,
-                                into,
-                                input_gradient,
-                            );
-                        } else {
-                            dense::backward(
-                                geometry,
-                                input,
-                                values,
-                                output_gradient,
-                                into,
-                                input_gradient,
-                            );
-                        }
+                        let into = &mut gradients[weight];
+                        convolution::backward(
+                            geometry,
+                            input,
+                            values,
+                            output_gradient,
+                            into,
+                            input_gradient,
+                        )
+                        .with_context(named)?;
                     }
                 }
                 Op::Add(_) => {

@@ -1,4 +1,4 @@
-//! Convolution over all input channels (a backbone's stem): a matrix product with patches gathered on the way.
+//! Convolution over all input channels: a matrix product with patches gathered on the way, in training 1x1 ones included.
 
 use super::columns::{self, Lines, Window};
 use super::correlation::correlate;
@@ -69,12 +69,7 @@ pub(in crate::nn) fn backward(
     input_gradient: Option<InputGradient<'_>>,
 ) {
     if let Some(weight_gradient) = weight_gradient {
-        let gradient = columns::Columns::new(
-            output_gradient,
-            geometry.output_channels,
-            geometry.output,
-            None,
-        );
+        let gradient = output_columns(geometry, output_gradient, None);
         let input = patches(geometry, input);
         correlate(&gradient, &input, geometry.images, weight_gradient);
     }
@@ -94,7 +89,7 @@ pub(in crate::nn) fn backward(
     }
 }
 
-/// The input's patches as a matrix `[in * kh * kw, n * h' * w']`.
+/// The input's patches as a matrix `[in * kh * kw, n * h' * w']`; those of one pixel are the input itself.
 fn patches<'a>(geometry: &Geometry, input: Stored<'a>) -> columns::Columns<Stored<'a>> {
     let window = Window {
         top: geometry.padding.top.cast_signed(),
@@ -103,7 +98,17 @@ fn patches<'a>(geometry: &Geometry, input: Stored<'a>) -> columns::Columns<Store
         kernel: geometry.kernel,
         output: geometry.output,
     };
-    columns::Columns::new(input, geometry.input_channels, geometry.input, Some(window))
+    let window = (!geometry.is_pointwise()).then_some(window);
+    columns::Columns::new(input, geometry.input_channels, geometry.input, window)
+}
+
+/// The output's gradient as a matrix: its pixels, or patches of them.
+fn output_columns<'a>(
+    geometry: &Geometry,
+    gradient: OutputGradient<'a>,
+    window: Option<Window>,
+) -> columns::Columns<OutputGradient<'a>> {
+    columns::Columns::new(gradient, geometry.output_channels, geometry.output, window)
 }
 
 /// What the pixels `first + stride * i` of one axis of the input take their gradient from: a convolution of stride 1 over
@@ -158,6 +163,18 @@ fn phase_gradient<'a>(
             width: columns.pixels,
         },
     };
+    let lines = Lines {
+        length: columns.pixels,
+        count: rows.pixels,
+        pitch: input.width * stride,
+        first: first_y * input.width + first_x,
+        step: stride,
+    };
+    let (window, lines) = if geometry.is_pointwise() {
+        (None, Lines::plane(input.area()))
+    } else {
+        (Some(window), lines)
+    };
     let taps = rows.taps.iter();
     Part {
         weight: Weight {
@@ -170,19 +187,8 @@ fn phase_gradient<'a>(
                 .flat_map(|y| columns.taps.iter().map(move |x| y * kernel.width + x))
                 .collect(),
         },
-        columns: columns::Columns::new(
-            output_gradient,
-            geometry.output_channels,
-            geometry.output,
-            Some(window),
-        ),
-        lines: Lines {
-            length: columns.pixels,
-            count: rows.pixels,
-            pitch: input.width * stride,
-            first: first_y * input.width + first_x,
-            step: stride,
-        },
+        columns: output_columns(geometry, output_gradient, window),
+        lines,
     }
 }
 
@@ -269,6 +275,35 @@ mod tests {
         ] {
             for _ in 0..4 {
                 let geometry = random.geometry(weight, stride, 1, largest);
+                let case = Case::new(geometry, &mut random);
+                let what = format!("{:?}", case.geometry);
+                let expected = case.run(plain::forward, plain::backward);
+                let [one, two] = [1, 2].map(|threads| {
+                    plain::on_threads(threads, || case.run(forward_training, backward))
+                });
+                one.assert_near(&expected, &what);
+                assert_eq!(one, two, "{what}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_training_step_of_one_pixel_is_the_plain_one() {
+        let mut random = Random::new(1);
+        for (outputs, inputs, largest) in [
+            (1, 1, 1),
+            (1, 1, 9),
+            (24, 16, 20),
+            (7, 33, 7),
+            (40, 5, 14),
+            (150, 130, 7),
+            (65, 200, 3),
+            (96, 24, 40),
+        ] {
+            for _ in 0..3 {
+                let mut geometry = random.geometry([outputs, inputs, 1, 1], 1, 1, largest);
+                assert!(geometry.is_pointwise());
+                geometry.images += random.below(12);
                 let case = Case::new(geometry, &mut random);
                 let what = format!("{:?}", case.geometry);
                 let expected = case.run(plain::forward, plain::backward);

@@ -1,7 +1,7 @@
 //! The fully connected layer of a training step: a 1x1 convolution of planes of one pixel.
 
 use super::Geometry;
-use super::pointwise;
+use super::dense;
 use super::training::{InputGradient, Output, OutputGradient, Stored, Sums};
 use crate::nn::Padding;
 
@@ -68,7 +68,7 @@ pub(in crate::nn) fn forward(
     output: &mut [f32],
 ) {
     let identity = Identity::new(sizes);
-    pointwise::forward_training(
+    dense::forward_training(
         &sizes.geometry(),
         identity.stored(input),
         weight,
@@ -105,7 +105,7 @@ pub(in crate::nn) fn backward(
 ) {
     let identity = Identity::new(sizes);
     let mut sums = vec![Sums::default(); sizes.inputs];
-    pointwise::backward(
+    dense::backward(
         &sizes.geometry(),
         identity.stored(input),
         weight,

@@ -7,6 +7,7 @@
 pub(super) mod add;
 mod channels;
 mod columns;
+pub(super) mod convolution;
 mod correlation;
 pub(super) mod dense;
 pub(super) mod depthwise;
