@@ -81,7 +81,7 @@ fn graft_errors() {
         &["train", "one"],
         &["train", "no-header.tsv"],
         &["train", "one", "--epohcs", "3"],
-        &["train", "one", "--backbone", "inception_v3"],
+        &["train", "one", "--backbone", "nasnet"],
         &["label", "a.jpg"],
         &["evaluate", "missing.onnx", "one"],
         &["compare", "missing.onnx", "missing.onnx"],

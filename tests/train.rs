@@ -222,7 +222,7 @@ fn weights_name() -> String {
     let registry = std::fs::read_to_string(registry).unwrap();
     let line = registry
         .lines()
-        .find(|line| line.starts_with("file"))
+        .find(|line| line.starts_with("weights"))
         .unwrap();
     line.split('"').nth(1).unwrap().to_owned()
 }
