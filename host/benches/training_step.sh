@@ -11,7 +11,7 @@ cargo build --release --workspace --benches --quiet
 ours=$(ls -t target/release/deps/training_step-* | grep -v '\.d$' | head -1)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-for case in ${CASES:-"efficientnet_lite0:224:32 efficientnet_lite0:160:32"}; do
+for case in ${CASES:-efficientnet_lite0:224:32 efficientnet_lite0:160:32}; do
     IFS=: read -r name size batch <<EOF
 $case
 EOF

@@ -150,6 +150,8 @@ fn plan(optimizer: Rule, learning_rate: f64) -> Plan {
         head_rate: 1.0,
         weight_decay: 0.05,
         label_smoothing: 0.1,
+        drop_path: 0.0,
+        dropout: 0.0,
         batch_norm: BatchStatistics::Batch,
         ..Plan::choose(Recipe::Balanced, circumstances).0
     }
@@ -163,7 +165,7 @@ fn twenty_steps_lose_what_pytorch_loses() {
         (plan(Rule::Sgd, 0.05), SGD, SGD_MEANS),
     ] {
         let mut state = State::start(Weights::of(&graph).unwrap(), &plan);
-        let mut trainer = Trainer::new(&graph, IMAGES, SIZE, CLASSES, &plan).unwrap();
+        let mut trainer = Trainer::new(&graph, (IMAGES, SIZE), CLASSES, &plan, 0).unwrap();
         for (step, &expected) in losses.iter().enumerate() {
             let input = values(1000 + step, IMAGES * 3 * SIZE * SIZE, -1.0, 1.0);
             let mut targets = vec![0.0; IMAGES * CLASSES];

@@ -20,7 +20,7 @@ use candle_core::{Device, Tensor};
 use graft_shared::error::{Context, Error, Result};
 
 use crate::metrics;
-use crate::nn::{BatchStatistics, Gradients, Graph, Tape, Weights};
+use crate::nn::{BatchStatistics, Dropping, Gradients, Graph, Tape, Weights};
 use crate::pictures::{Loader, Normalisation, Pictures, Prefetch};
 use crate::progress::Progress;
 pub use continued::continued;
@@ -53,6 +53,8 @@ pub struct Job<'a> {
     pub classes: usize,
     /// How.
     pub plan: &'a Plan,
+    /// Of what is left out at random.
+    pub seed: u64,
     /// The file of the checkpoint.
     pub checkpoint: &'a Path,
     /// Set from outside when the user wants an end.
@@ -137,10 +139,10 @@ pub fn run(
         let last = (state.position.epochs + 1) * epoch_steps;
         let mut trainer = Trainer::new(
             job.graph(size),
-            plan.train_batch_size,
-            size,
+            (plan.train_batch_size, size),
             job.classes,
             plan,
+            job.seed,
         )?;
         let mut saved = Instant::now();
         let (mut seconds, mut rate) = (0.0, 0.0);
@@ -311,7 +313,7 @@ pub fn time_steps(
     };
     let (plan, _) = Plan::choose(crate::cli::Recipe::Balanced, circumstances);
     let mut state = State::start(Weights::of(graph)?, &plan);
-    let mut trainer = Trainer::new(graph, batch, size, classes, &plan)?;
+    let mut trainer = Trainer::new(graph, (batch, size), classes, &plan, 0)?;
     let input: Vec<f32> = (0..batch * 3 * size * size)
         .map(|index| (index.wrapping_mul(2_654_435_761) % 1024) as f32 / 512.0 - 1.0)
         .collect();
@@ -339,17 +341,19 @@ struct Trainer<'a> {
     statistics: BatchStatistics,
     /// Nodes before this one stay as they are.
     first: usize,
+    dropping: Dropping,
     label_smoothing: f64,
     ema: f64,
 }
 
 impl<'a> Trainer<'a> {
+    /// For batches of so many pictures of that side in pixels.
     fn new(
         graph: &'a Graph,
-        batch: usize,
-        size: usize,
+        (batch, size): (usize, usize),
         classes: usize,
         plan: &Plan,
+        seed: u64,
     ) -> Result<Trainer<'a>> {
         let weights = Weights::of(graph)?;
         let first = (plan.frozen * graph.nodes.len() as f64) as usize;
@@ -365,6 +369,12 @@ impl<'a> Trainer<'a> {
             rates: rates(&weights, first, plan),
             statistics: plan.batch_norm,
             first,
+            dropping: Dropping {
+                path: plan.drop_path,
+                bottleneck: plan.dropout,
+                seed,
+                step: 0,
+            },
             label_smoothing: plan.label_smoothing,
             ema: plan.ema,
         })
@@ -388,6 +398,8 @@ impl<'a> Trainer<'a> {
             .collect();
 
         self.tape.input().copy_from_slice(input);
+        self.dropping.step = state.optimizer.steps;
+        self.tape.leave_out(&self.dropping, self.first);
         let logits = self
             .tape
             .forward(&mut state.weights, self.statistics, self.first)?;

@@ -42,6 +42,10 @@ pub struct Plan {
     pub weight_decay: f64,
     /// Share of the target that is spread over all classes.
     pub label_smoothing: f64,
+    /// Share of a sum's branches that a step leaves out at the network's end, the less the earlier (stochastic depth).
+    pub drop_path: f64,
+    /// Share of the bottleneck's values that a step leaves out.
+    pub dropout: f64,
     /// Highest decay of the running mean of the weights, which is what is kept.
     pub ema: f64,
     /// Where BatchNorm takes its statistics from.
@@ -91,7 +95,7 @@ impl Plan {
         // So many photos seen, in at least and at most so many epochs, of which this share with small pictures.
         let (seen, least, most, small) = match recipe {
             Recipe::Head | Recipe::Fast => (12_000, 2, 5, 0.75),
-            Recipe::Balanced => (30_000, 3, 10, 0.0),
+            Recipe::Balanced => (30_000, 3, 10, 0.6),
             Recipe::Best => (80_000, 6, 30, 0.5),
         };
         let photos = from.photos.max(1);
@@ -119,6 +123,8 @@ impl Plan {
             warm_up: 0.05,
             weight_decay: 0.02,
             label_smoothing: 0.1,
+            drop_path: 0.2,
+            dropout: 0.2,
             ema: 0.999,
             batch_norm: if few {
                 BatchStatistics::Running
@@ -185,6 +191,8 @@ impl Plan {
             ("warm_up", self.warm_up, 0.0, 0.99),
             ("weight_decay", self.weight_decay, 0.0, 10.0),
             ("label_smoothing", self.label_smoothing, 0.0, 0.99),
+            ("drop_path", self.drop_path, 0.0, 0.9),
+            ("dropout", self.dropout, 0.0, 0.9),
             ("ema", self.ema, 0.0, 1.0),
             ("frozen", self.frozen, 0.0, 1.0),
         ];

@@ -25,10 +25,10 @@ pub(super) fn learning_rate(job: &Job<'_>) -> Result<f64> {
     let mut state = State::start(Weights::of(job.small)?, job.plan);
     let mut trainer = Trainer::new(
         job.small,
-        job.plan.train_batch_size,
-        size,
+        (job.plan.train_batch_size, size),
         job.classes,
         job.plan,
+        job.seed,
     )?;
     let mut losses = Vec::with_capacity(STEPS);
     for (step, batch) in job.batches(0..STEPS, size)?.enumerate() {

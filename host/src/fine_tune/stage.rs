@@ -16,7 +16,8 @@ use crate::dataset::{Dataset, Split};
 use crate::features::Item;
 use crate::head::Head;
 use crate::interrupt;
-use crate::nn::{Weights, write_lists};
+use crate::memory;
+use crate::nn::{Graph, Tape, Weights, write_lists};
 use crate::pictures::loader::Settings as LoaderSettings;
 use crate::pictures::sheet::sheet;
 use crate::pictures::store::DEFAULT_MEMORY;
@@ -29,6 +30,8 @@ use crate::summaries::Summaries;
 /// Photos that an epoch is validated on, at most.
 const MOST_VALIDATION_PHOTOS: usize = 2000;
 
+/// Photos of a step, at least, where memory is scarce: fewer make no statistics.
+const SMALLEST_BATCH: usize = 4;
 /// Pictures side by side in the summary of a batch.
 const SHEET_COLUMNS: usize = 8;
 /// Tenths that the logits are lessened by, one after the other, at most.
@@ -133,7 +136,10 @@ impl Stage<'_> {
                 None
             };
         let resumed = recorded.is_some();
-        plan = recorded.unwrap_or(plan);
+        if let Some(recorded) = recorded {
+            self.unchanged(&recorded)?;
+            plan = recorded;
+        }
 
         let train = self.pictures(Split::Train, usize::MAX, run, progress)?;
         let validation = self.pictures(Split::Validation, MOST_VALIDATION_PHOTOS, run, progress)?;
@@ -142,6 +148,9 @@ impl Stage<'_> {
         let full = self.backbone.with_head(&head);
         let small = (self.backbone_for)(plan.small_size)?.with_head(&head);
         let small = Weights::of(&full)?.fill(&small)?;
+        if !resumed {
+            self.fit_memory(&full, &mut plan, &mut why, progress)?;
+        }
         let loader_settings = LoaderSettings {
             classes: self.dataset.labels.len(),
             batch_len: plan.train_batch_size,
@@ -167,6 +176,7 @@ impl Stage<'_> {
             validation_classes: &validation.classes,
             classes: self.dataset.labels.len(),
             plan: &plan,
+            seed: self.seed,
             checkpoint: &checkpoint,
             stop: &stop,
         };
@@ -288,6 +298,67 @@ impl Stage<'_> {
         let (mut plan, why) = Plan::choose(self.request.recipe, circumstances);
         self.request.change(&mut plan, circumstances.photos)?;
         Ok((plan, why))
+    }
+
+    /// Refuses settings that are not those the run began with.
+    fn unchanged(&self, recorded: &Plan) -> Result<()> {
+        let mut changed = recorded.clone();
+        let photos = self.dataset.indices(Split::Train).len();
+        self.request.change(&mut changed, photos)?;
+        if changed == *recorded {
+            return Ok(());
+        }
+        Err(
+            Error::new("a run that goes on keeps the settings that it began with")
+                .hint("leave the settings out, or begin another run without `--resume`"),
+        )
+    }
+
+    /// Halves the photos of a step until it fits into the memory that is free.
+    fn fit_memory(
+        &self,
+        graph: &Graph,
+        plan: &mut Plan,
+        why: &mut Vec<(&'static str, String)>,
+        progress: &Progress,
+    ) -> Result<()> {
+        let tape = |images| {
+            Tape::new(
+                graph,
+                images,
+                3,
+                self.backbone.input_size,
+                self.backbone.input_size,
+            )
+        };
+        let each = tape(1)?.bytes();
+        let free = memory::available().unwrap_or(u64::MAX);
+        let wanted = plan.train_batch_size;
+        let needed = |batch: usize| each.saturating_mul(batch as u64);
+        if !self.request.gives("train_batch_size") {
+            while plan.train_batch_size > SMALLEST_BATCH
+                && needed(plan.train_batch_size) > free / 4 * 3
+            {
+                plan.train_batch_size /= 2;
+            }
+        }
+        if tape(plan.train_batch_size).is_err() {
+            plan.train_batch_size = (plan.train_batch_size / 2).max(2);
+            tape(plan.train_batch_size).map_err(|error| {
+                error
+                    .hint("`--set train_batch_size=2` needs least, `--recipe head` next to nothing")
+            })?;
+        }
+        if plan.train_batch_size < wanted {
+            let megabytes = needed(wanted) / 1_000_000;
+            let reason = format!("{wanted} need about {megabytes} MB, more than is free");
+            progress.say(&format!(
+                "{} photos a step: {reason}",
+                plan.train_batch_size
+            ));
+            why.push(("train_batch_size", reason));
+        }
+        Ok(())
     }
 
     /// The learning rate and, with a time budget, the epochs: what depends on a few steps taken.

@@ -7,6 +7,7 @@ mod add;
 mod batch_norm;
 mod conv;
 pub(crate) mod cpu;
+mod drop;
 mod function;
 mod graph;
 mod linear;
@@ -20,6 +21,7 @@ mod weights;
 
 pub use batch_norm::BatchNorm;
 pub use conv::{Activation, Conv, Padding};
+pub use drop::Dropping;
 pub use function::Function;
 pub use graph::{Graph, Node, Op};
 pub use linear::Linear;

@@ -8,9 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use super::cpu::training::{InputGradient, Output, OutputGradient, Stored, Sums};
 use super::cpu::{Geometry, Size, add, convolution, linear, pool};
+use super::drop::Dropping;
 use super::normalise::Channels;
 use super::weights::{Unit, Weights};
 use super::{Graph, Op, Pool, PoolKind};
+
+/// Gradients that a step keeps at once, of the largest output's size: more than any of our networks do.
+const LIVE_GRADIENTS: usize = 4;
 
 /// Where BatchNorm takes its statistics from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +54,8 @@ struct Place {
     geometry: Option<Geometry>,
     /// Of a max pool: where in its window each maximum was.
     taps: Vec<u8>,
+    /// Factors of what is not left out: of a sum's branches by image, of a bottleneck by value.
+    kept: Vec<f32>,
 }
 
 impl Place {
@@ -69,6 +75,7 @@ impl Place {
             high: f32::INFINITY,
             geometry: None,
             taps: Vec::new(),
+            kept: Vec::new(),
         })
     }
 
@@ -165,6 +172,7 @@ impl<'g> Tape<'g> {
                         }
                         let mut place = Place::new(images, first.channels, first.size)?;
                         (place.low, place.high) = activation.bounds();
+                        place.kept = vec![1.0; images];
                         place
                     }
                     Op::Pool(pool) if pool.kind == PoolKind::Max => {
@@ -176,14 +184,16 @@ impl<'g> Tape<'g> {
                         place.geometry = Some(geometry);
                         place
                     }
-                    Op::GlobalAveragePool => Place::new(
-                        images,
-                        input(0)?.channels,
-                        Size {
+                    Op::GlobalAveragePool => {
+                        let channels = input(0)?.channels;
+                        let size = Size {
                             height: 1,
                             width: 1,
-                        },
-                    )?,
+                        };
+                        let mut place = Place::new(images, channels, size)?;
+                        place.kept = vec![1.0; images * channels];
+                        place
+                    }
                     Op::Linear(layer) => {
                         let outputs = layer
                             .weight
@@ -216,9 +226,29 @@ impl<'g> Tape<'g> {
         })
     }
 
+    /// Bytes that a step takes: all outputs, and as many gradients as live at once, about.
+    pub fn bytes(&self) -> u64 {
+        let lens = || self.places.iter().map(|place| place.values.len());
+        let gradients = LIVE_GRADIENTS * lens().max().unwrap_or(0);
+        ((lens().sum::<usize>() + gradients) * size_of::<f32>()) as u64
+    }
+
     /// The input's buffer, `[n, c, h, w]`, to be filled before [`Tape::forward`].
     pub fn input(&mut self) -> &mut [f32] {
         &mut self.places[0].values
+    }
+
+    /// Draws what the next step leaves out; nodes before `first` leave out nothing.
+    pub fn leave_out(&mut self, dropping: &Dropping, first: usize) {
+        let nodes = self.graph.nodes.len();
+        for (index, node) in self.graph.nodes.iter().enumerate().skip(first) {
+            let kept = &mut self.places[index].kept;
+            match node.op {
+                Op::Add(_) => dropping.branches(index, nodes, kept),
+                Op::GlobalAveragePool => dropping.values(index, kept),
+                _ => {}
+            }
+        }
     }
 
     /// The last node's output, `[n, outputs]`; nodes before `first` take the running statistics.
@@ -260,7 +290,8 @@ impl<'g> Tape<'g> {
                     let bounds = (place.low, place.high);
                     let (channels, area) = (place.channels, place.size.area());
                     let (left, right) = (from(0).stored(), from(1).stored());
-                    add::forward(channels, area, left, right, bounds, &mut place.values)
+                    let Place { kept, values, .. } = place;
+                    add::forward(channels, area, left, right, bounds, kept, values)
                         .with_context(named)?;
                 }
                 Op::Pool(_) => {
@@ -278,6 +309,7 @@ impl<'g> Tape<'g> {
                     let input = from(0);
                     pool::average_forward(input.size.area(), input.stored(), &mut place.values)
                         .with_context(named)?;
+                    multiply(&mut place.values, &place.kept);
                 }
                 Op::Linear(_) => {
                     if let Unit::Biased { weight, bias } = weights.unit(index) {
@@ -314,7 +346,7 @@ impl<'g> Tape<'g> {
         seed.copy_from_slice(output_gradient);
         self.gradients[last] = Some(seed);
         for (index, node) in self.graph.nodes.iter().enumerate().skip(first).rev() {
-            let Some(gradient) = self.gradients[index].take() else {
+            let Some(mut gradient) = self.gradients[index].take() else {
                 continue;
             };
             // The inputs' gradients, and whether they hold something already.
@@ -393,6 +425,7 @@ impl<'g> Tape<'g> {
                             channels,
                             area,
                             bounds,
+                            &place.kept,
                             &place.values,
                             &gradient,
                             left,
@@ -413,6 +446,7 @@ impl<'g> Tape<'g> {
                 Op::GlobalAveragePool => {
                     let input = &mut before[node.inputs[0]];
                     let area = input.size.area();
+                    multiply(&mut gradient, &place.kept);
                     if let (input, Some(input_gradient)) = input.with_gradient(sink()) {
                         pool::average_backward(area, input, &gradient, input_gradient)
                             .with_context(named)?;
@@ -465,6 +499,12 @@ impl<'g> Tape<'g> {
             }
             None => vec![0.0; len],
         }
+    }
+}
+
+fn multiply(values: &mut [f32], factors: &[f32]) {
+    for (value, factor) in values.iter_mut().zip(factors) {
+        *value *= factor;
     }
 }
 

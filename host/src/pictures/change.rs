@@ -5,7 +5,7 @@ use graft_shared::resize::{Area, Window};
 use super::augmentation::{Augmentation, Operation};
 use super::colour::{Colours, Tones};
 use super::geometry::{Warp, crop, rectangle};
-use super::random::Random;
+use crate::random::Random;
 
 /// What happens to one photo, in the order of the fields.
 #[derive(Clone, Debug, PartialEq)]
@@ -110,8 +110,8 @@ const ERASED_STRETCH: f64 = 3.3;
 
 #[cfg(test)]
 mod tests {
-    use super::super::random::Purpose;
     use super::*;
+    use crate::random::Purpose;
 
     fn draw(augmentation: &Augmentation, number: u64) -> Change {
         let mut random = Random::new(1, Purpose::Change, [number, 0]);

@@ -2,7 +2,7 @@
 
 use graft_shared::resize::{Area, Window};
 
-use super::random::Random;
+use crate::random::Random;
 
 /// Draws of a crop before the middle is taken instead.
 const ATTEMPTS: usize = 10;
@@ -212,8 +212,8 @@ fn fraction(position: i64) -> u64 {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use super::super::random::Purpose;
     use super::*;
+    use crate::random::Purpose;
 
     fn random(number: u64) -> Random {
         Random::new(5, Purpose::Change, [number, 0])

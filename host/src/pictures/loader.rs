@@ -9,9 +9,9 @@ use super::augmentation::Augmentation;
 use super::change::Change;
 use super::mixing::mix;
 use super::order::Order;
-use super::random::{Purpose, Random};
 use super::render::{Normalisation, render};
 use super::store::Pictures;
+use crate::random::{Purpose, Random};
 
 /// What one step of training takes in.
 #[derive(Clone, Debug, Default, PartialEq)]

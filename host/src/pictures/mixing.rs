@@ -6,7 +6,7 @@ use graft_shared::resize::Window;
 
 use super::augmentation::Augmentation;
 use super::geometry::rectangle;
-use super::random::{Purpose, Random};
+use crate::random::{Purpose, Random};
 
 /// What happens to a pair of photos: both keep the same share of themselves and get the rest from each other.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -13,7 +13,6 @@
 //! | [`loader`] | a step's number -> its batch |
 //! | [`prefetch`] | batches made ahead of the step |
 //! | [`sheet`] | a batch as one picture, for people |
-//! | `random` | random numbers that depend on what they are for alone |
 //!
 //! A batch depends on the seed, its settings and the number of its step alone: not on the threads, nor on what was made
 //! before it.
@@ -26,7 +25,6 @@ pub mod loader;
 mod mixing;
 pub mod order;
 pub mod prefetch;
-mod random;
 mod render;
 pub mod sheet;
 pub mod store;

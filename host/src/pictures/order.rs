@@ -5,7 +5,7 @@
 
 use graft_shared::error::{Error, Result};
 
-use super::random::{Purpose, Random, mixed};
+use crate::random::{Purpose, Random, mixed};
 
 /// The order of the photos of a training.
 #[derive(Clone, Debug)]

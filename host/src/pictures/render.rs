@@ -8,7 +8,7 @@ use pulp::Arch;
 use super::change::Change;
 use super::colour::Colours;
 use super::geometry::Canvas;
-use super::random::Random;
+use crate::random::Random;
 
 /// Mean and standard deviation of each channel (red, green, blue), in pixel units.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -129,8 +129,8 @@ mod tests {
 
     use super::super::colour::Tones;
     use super::super::geometry::Warp;
-    use super::super::random::Purpose;
     use super::*;
+    use crate::random::Purpose;
 
     const NORMALISATION: Normalisation = Normalisation {
         mean: [100.0, 110.0, 120.0],

@@ -8,7 +8,8 @@ use super::channels;
 use super::gate::{self, GradientPart};
 use super::training::{InputGradient, Stored};
 
-/// `output = clamp(left + right, low, high)` of two inputs `[n, channels, area]`; infinite bounds clamp nothing.
+/// `output = clamp(kept * left + right, low, high)` of two inputs `[n, channels, area]`; infinite bounds clamp nothing.
+/// `kept` `[n]` is a factor for each image, 0 where its left input is left out.
 ///
 /// # Errors
 /// Lengths that do not fit each other, and no channels or pixels.
@@ -18,9 +19,10 @@ pub(in crate::nn) fn forward(
     left: Stored<'_>,
     right: Stored<'_>,
     (low, high): (f32, f32),
+    kept: &[f32],
     output: &mut [f32],
 ) -> Result<()> {
-    check(channels, area, &left, &right, output.len())?;
+    check(channels, area, (&left, &right), kept, output.len())?;
     output
         .par_chunks_mut(area)
         .enumerate()
@@ -32,6 +34,7 @@ pub(in crate::nn) fn forward(
                 low,
                 high,
                 channel: plane % channels,
+                kept: kept[plane / channels],
                 first: plane * area,
                 output,
             });
@@ -48,12 +51,13 @@ pub(in crate::nn) fn backward(
     channels: usize,
     area: usize,
     (low, high): (f32, f32),
+    kept: &[f32],
     output: &[f32],
     output_gradient: &[f32],
     (left, left_gradient): (Stored<'_>, Option<InputGradient<'_>>),
     (right, right_gradient): (Stored<'_>, Option<InputGradient<'_>>),
 ) -> Result<()> {
-    check(channels, area, &left, &right, output.len())?;
+    check(channels, area, (&left, &right), kept, output.len())?;
     if output_gradient.len() != output.len() {
         bail!(
             "the gradient of a sum has {} values, the sum {}",
@@ -68,6 +72,7 @@ pub(in crate::nn) fn backward(
             channels,
             area,
             bounds: (low, high),
+            kept,
             task_channels: first_channel..(first_channel + per_task).min(channels),
             output,
             output_gradient,
@@ -96,12 +101,15 @@ const PLANE_VALUES: usize = 16 * 1024;
 fn check(
     channels: usize,
     area: usize,
-    left: &Stored<'_>,
-    right: &Stored<'_>,
+    (left, right): (&Stored<'_>, &Stored<'_>),
+    kept: &[f32],
     output_len: usize,
 ) -> Result<()> {
     if channels * area == 0 || !output_len.is_multiple_of(channels * area) {
         bail!("{output_len} values are not a batch of {channels} channels of {area} pixels");
+    }
+    if kept.len() != output_len / (channels * area) {
+        bail!("{} factors for the images of a sum", kept.len());
     }
     for input in [left, right] {
         if input.values.len() != output_len
@@ -124,6 +132,8 @@ struct Sum<'a> {
     low: f32,
     high: f32,
     channel: usize,
+    /// Factor on the left plane.
+    kept: f32,
     /// Where the plane begins in the inputs.
     first: usize,
     output: &'a mut [f32],
@@ -138,8 +148,9 @@ impl WithSimd for Sum<'_> {
         let read_right = gate::read(simd, &self.right, self.channel);
         let low = simd.splat_f32s(self.low);
         let high = simd.splat_f32s(self.high);
+        let kept = simd.splat_f32s(self.kept);
         let sum = |left, right| {
-            let sum = simd.add_f32s(read_left.apply(left), read_right.apply(right));
+            let sum = simd.mul_add_f32s(kept, read_left.apply(left), read_right.apply(right));
             simd.min_f32s(high, simd.max_f32s(low, sum))
         };
         let range = self.first..self.first + self.output.len();
@@ -162,6 +173,7 @@ struct Task<'a> {
     channels: usize,
     area: usize,
     bounds: (f32, f32),
+    kept: &'a [f32],
     task_channels: std::ops::Range<usize>,
     output: &'a [f32],
     output_gradient: &'a [f32],
@@ -189,16 +201,20 @@ impl WithSimd for TaskWithScratch<'_, '_> {
                 let plane = plane..plane + task.area;
                 let outputs = &task.output[plane.clone()];
                 let gradients = &task.output_gradient[plane.clone()];
-                for ((masked, &output), &gradient) in masked.iter_mut().zip(outputs).zip(gradients)
-                {
-                    *masked = if output > low && output < high {
-                        gradient
-                    } else {
-                        0.0
-                    };
-                }
-                for (part, input) in task.input_gradients.iter_mut().zip(&task.inputs) {
+                let factors = [task.kept[image], 1.0];
+                let parts = task.input_gradients.iter_mut().zip(&task.inputs);
+                for ((part, input), factor) in parts.zip(factors) {
                     if let Some(part) = part {
+                        let masked = &mut *masked;
+                        for ((masked, &output), &gradient) in
+                            masked.iter_mut().zip(outputs).zip(gradients)
+                        {
+                            *masked = if output > low && output < high {
+                                factor * gradient
+                            } else {
+                                0.0
+                            };
+                        }
                         let mut gate = part.gate(simd, input, channel);
                         let target = &mut part.planes[image][index * task.area..][..task.area];
                         gate.pass(masked, &input.values[plane.clone()], target, part.add);
@@ -232,6 +248,7 @@ mod tests {
                 left,
                 right,
                 case.bounds,
+                &case.kept,
                 &mut output,
             )
             .unwrap();
@@ -248,6 +265,7 @@ mod tests {
                 case.channels,
                 case.area,
                 case.bounds,
+                &case.kept,
                 &output,
                 &case.gradient,
                 (left, Some(target(left_gradient, left_sums, false))),
@@ -263,6 +281,7 @@ mod tests {
         area: usize,
         bounds: (f32, f32),
         input_bounds: [(f32, f32); 2],
+        kept: Vec<f32>,
         values: [Vec<f32>; 2],
         affine: [Vec<f32>; 5],
         gradient: Vec<f32>,
@@ -285,6 +304,15 @@ mod tests {
             let value = stored.values[index].mul_add(stored.scale[channel], stored.shift[channel]);
             value.max(stored.low).min(stored.high)
         }
+
+        fn kept(&self, index: usize) -> f32 {
+            self.kept[index / (self.area * self.channels)]
+        }
+
+        fn sum(&self, index: usize) -> f32 {
+            let (left, right) = (self.read(0, index), self.read(1, index));
+            self.kept(index).mul_add(left, right)
+        }
     }
 
     #[test]
@@ -303,6 +331,9 @@ mod tests {
                 area,
                 bounds: bounds[random.below(3)],
                 input_bounds: [bounds[random.below(3)], bounds[random.below(3)]],
+                kept: (0..images)
+                    .map(|_| [0.0, 1.0, 1.25][random.below(3)])
+                    .collect(),
                 values: [random.values(len), random.values(len)],
                 affine: std::array::from_fn(|_| random.values(channels)),
                 gradient: random.values(len),
@@ -310,7 +341,7 @@ mod tests {
             let ours = step(&case, 2);
             assert!(ours == step(&case, 1), "round {round}");
             for index in 0..len {
-                let sum = case.read(0, index) + case.read(1, index);
+                let sum = case.sum(index);
                 assert_eq!(ours.0[index], sum.max(case.bounds.0).min(case.bounds.1));
             }
             for (side, (gradient, sums)) in ours.1.iter().enumerate() {
@@ -318,10 +349,15 @@ mod tests {
                 let mut expected = vec![Sums::default(); channels];
                 for (index, &ours) in gradient.iter().enumerate() {
                     let read = case.read(side, index);
-                    let sum = case.read(0, index) + case.read(1, index);
+                    let sum = case.sum(index);
+                    let factor = if side == 0 { case.kept(index) } else { 1.0 };
                     let passes =
                         case.bounds.0 < sum && sum < case.bounds.1 && low < read && read < high;
-                    let new = if passes { case.gradient[index] } else { 0.0 };
+                    let new = if passes {
+                        factor * case.gradient[index]
+                    } else {
+                        0.0
+                    };
                     let before = if side == 0 { 0.0 } else { case.gradient[index] };
                     assert_eq!(ours, before + new);
                     let channel = index / area % channels;

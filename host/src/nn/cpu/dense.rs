@@ -163,18 +163,18 @@ fn phase_gradient<'a>(
             width: columns.pixels,
         },
     };
-    let lines = Lines {
-        length: columns.pixels,
-        count: rows.pixels,
-        pitch: input.width * stride,
-        first: first_y * input.width + first_x,
-        step: stride,
-    };
-    let (window, lines) = if geometry.is_pointwise() {
-        (None, Lines::plane(input.area()))
+    let lines = if stride == 1 {
+        Lines::plane(input.area())
     } else {
-        (Some(window), lines)
+        Lines {
+            length: columns.pixels,
+            count: rows.pixels,
+            pitch: input.width * stride,
+            first: first_y * input.width + first_x,
+            step: stride,
+        }
     };
+    let window = (!geometry.is_pointwise()).then_some(window);
     let taps = rows.taps.iter();
     Part {
         weight: Weight {

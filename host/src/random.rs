@@ -5,7 +5,7 @@
 
 /// What a stream of numbers is for: streams of different purposes have nothing in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(crate) enum Purpose {
     /// The order of an epoch; its number.
     Epoch = 1,
     /// The order of a class's photos; class and round.
@@ -14,10 +14,12 @@ pub(super) enum Purpose {
     Change = 3,
     /// Mixing; step and pair.
     Mixing = 4,
+    /// What a training step leaves out; step and node.
+    Drop = 5,
 }
 
 /// A stream of random numbers.
-pub(super) struct Random {
+pub(crate) struct Random {
     state: u64,
 }
 
@@ -25,42 +27,42 @@ pub(super) struct Random {
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Random {
-    pub(super) fn new(seed: u64, purpose: Purpose, numbers: [u64; 2]) -> Self {
+    pub(crate) fn new(seed: u64, purpose: Purpose, numbers: [u64; 2]) -> Self {
         let key = [seed, purpose as u64, numbers[0], numbers[1]];
         let state = key.iter().fold(0, |state, number| mixed(state ^ number));
         Self { state }
     }
 
     /// 64 random bits.
-    pub(super) fn bits(&mut self) -> u64 {
+    pub(crate) fn bits(&mut self) -> u64 {
         self.state = self.state.wrapping_add(STEP);
         finished(self.state)
     }
 
     /// From 0 to `end`, without `end`; 0 where `end` is.
-    pub(super) fn below(&mut self, end: usize) -> usize {
+    pub(crate) fn below(&mut self, end: usize) -> usize {
         ((u128::from(self.bits()) * end as u128) >> u64::BITS) as usize
     }
 
     /// From 0 to 1, without 1.
-    pub(super) fn share(&mut self) -> f64 {
+    pub(crate) fn share(&mut self) -> f64 {
         (self.bits() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     /// From `low` to `high`.
-    pub(super) fn between(&mut self, low: f64, high: f64) -> f64 {
+    pub(crate) fn between(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.share()
     }
 
     /// True with that probability.
-    pub(super) fn chance(&mut self, probability: f32) -> bool {
+    pub(crate) fn chance(&mut self, probability: f32) -> bool {
         self.share() < f64::from(probability)
     }
 
     /// From 0 to 1, distributed as Beta(`alpha`, `alpha`); `alpha` is above 0 and at most 1.
     ///
     /// M. Jöhnk, "Erzeugung von betaverteilten und gammaverteilten Zufallszahlen", Metrika 8 (1964).
-    pub(super) fn beta(&mut self, alpha: f32) -> f64 {
+    pub(crate) fn beta(&mut self, alpha: f32) -> f64 {
         let power = 1.0 / f64::from(alpha);
         loop {
             let (one, other) = (self.share().powf(power), self.share().powf(power));
@@ -73,7 +75,7 @@ impl Random {
 }
 
 /// One step of SplitMix64 from `state`.
-pub(super) fn mixed(state: u64) -> u64 {
+pub(crate) fn mixed(state: u64) -> u64 {
     finished(state.wrapping_add(STEP))
 }
 
