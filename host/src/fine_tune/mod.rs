@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
 use graft_shared::error::{Context, Error, Result};
+use rayon::prelude::*;
 
 use crate::metrics;
 use crate::nn::{BatchStatistics, Dropping, Gradients, Graph, Tape, Weights};
@@ -418,11 +419,12 @@ impl<'a> Trainer<'a> {
             .step(&mut state.weights.parameters, &self.gradients, &rates);
         let steps = state.optimizer.steps as f64;
         let new = 1.0 - self.ema.min((1.0 + steps) / (10.0 + steps));
-        for ((_, mean), (_, values)) in state.mean.lists_mut().zip(state.weights.lists()) {
+        let lists: Vec<_> = state.mean.lists_mut().zip(state.weights.lists()).collect();
+        lists.into_par_iter().for_each(|((_, mean), (_, values))| {
             for (mean, &value) in mean.iter_mut().zip(values) {
                 *mean += new as f32 * (value - *mean);
             }
-        }
+        });
         Ok(loss)
     }
 }

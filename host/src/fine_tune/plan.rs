@@ -95,14 +95,16 @@ impl Plan {
         // So many photos seen, in at least and at most so many epochs, of which this share with small pictures.
         let (seen, least, most, small) = match recipe {
             Recipe::Head | Recipe::Fast => (12_000, 2, 5, 0.75),
-            Recipe::Balanced => (30_000, 3, 10, 0.6),
+            Recipe::Balanced => (25_000, 3, 10, 0.75),
             Recipe::Best => (80_000, 6, 30, 0.5),
         };
         let photos = from.photos.max(1);
         let epochs = (seen / photos).clamp(least, most);
         let epochs = epochs.max((LEAST_STEPS * batch).div_ceil(photos));
         why.push(("epochs", format!("{photos} photos, each seen often enough")));
-        let small_size = (from.input_size * 5 / 7)
+        // Random crops show things larger than the middle of a photo does: on smaller pictures they have the size that
+        // they have when the model is used (Touvron et al. 2019, "Fixing the train-test resolution discrepancy").
+        let small_size = (from.input_size * 6 / 7)
             .next_multiple_of(32)
             .min(from.input_size);
         if few {

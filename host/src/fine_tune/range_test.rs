@@ -15,7 +15,7 @@ pub(super) const STEPS: usize = 32;
 /// Weight of the past in the smoothed loss.
 const SMOOTHING: f64 = 0.8;
 /// How far below the rate of the least loss the chosen one lies.
-const SAFETY: f64 = 10.0;
+const SAFETY: f64 = 4.0;
 /// What is ever chosen.
 const ALLOWED: (f64, f64) = (1e-4, 1e-3);
 
