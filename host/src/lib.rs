@@ -26,6 +26,7 @@ pub mod nn;
 pub mod paired;
 pub mod pictures;
 pub mod progress;
+pub mod quantization;
 pub mod quantize;
 pub mod report;
 pub mod retrain;

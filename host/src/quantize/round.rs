@@ -12,7 +12,7 @@ const EIGHT_BITS: f64 = 127.0;
 /// Two products of weights up to this and a byte fit an i16: processors without a dot product sum them faster.
 const SEVEN_BITS: f64 = 64.0;
 
-/// Quantizes a folded graph with the activations' ranges by `method`; `input` is how the pixels come in. With
+/// Quantizes a folded graph with each activation's range by its node's own of the `methods`; `input` is how the pixels come in. With
 /// `seven_bits` the dense convolutions' weights keep to [-64, 64]; depthwise ones and the head gain nothing by it.
 ///
 /// Weights are symmetric with one scale per output channel. Biases are corrected for the mean shift that rounding the
@@ -24,11 +24,11 @@ const SEVEN_BITS: f64 = 64.0;
 pub fn quantize(
     graph: &Graph,
     calibration: &Calibration,
-    method: Method,
+    methods: &[Method],
     input: PixelCode,
     seven_bits: bool,
 ) -> Result<QuantizedGraph> {
-    let codes = codes(graph, calibration, method, input);
+    let codes = codes(graph, calibration, methods, input);
     let mut nodes: Vec<QuantizedNode> = Vec::with_capacity(graph.nodes.len());
     for (node, &output) in graph.nodes.iter().zip(&codes) {
         let source = node.inputs.first().copied().unwrap_or(0);
