@@ -1,6 +1,7 @@
 //! How a network is quantized: what is tried, what the device's engine says of each try, what every layer lost.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use candle_core::Tensor;
 use graft_engine::Engine;
@@ -9,10 +10,11 @@ use graft_shared::preprocess::Pixels;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::nn::{Graph, Op};
+use crate::nn::{Graph, Node};
 use crate::progress::Progress;
 use crate::quantize::{
-    Calibration, Equalized, Method, PixelCode, QuantizedGraph, Sqnr, equalize, has_range, quantize,
+    Calibration, Equalized, Feedback, Method, PixelCode, QuantizedGraph, Sqnr, equalize, has_range,
+    quantize,
 };
 use crate::settings::{ChosenBy, Settings};
 use crate::weight_bits::{self, Judged, WeightBits};
@@ -74,6 +76,8 @@ pub struct Layer {
     pub equalized: Sqnr,
     /// Ranges layer by layer on top of what was kept.
     pub ranges: Sqnr,
+    /// Weights rounded with feedback on top, whether that was kept or not.
+    pub feedback: Sqnr,
     /// As exported.
     pub after: Sqnr,
 }
@@ -93,6 +97,10 @@ pub struct Summary {
     pub loss_equalized: f64,
     /// Loss with ranges layer by layer.
     pub loss_ranges: f64,
+    /// Loss with weights rounded with feedback on top.
+    pub loss_feedback: f64,
+    /// Whether they are.
+    pub feedback: bool,
     /// Loss of what is exported.
     pub loss: f64,
     /// Of the logits, in dB.
@@ -110,6 +118,7 @@ struct Way {
     equalized: Equalized,
     seen: Calibration,
     methods: Vec<Method>,
+    feedback: Option<Arc<Feedback>>,
     loss: f64,
 }
 
@@ -150,8 +159,19 @@ impl Quantizer<'_> {
             share(ranged.loss)
         ));
 
-        let eight = self.quantize(&ranged, false)?;
-        let seven = self.quantize(&ranged, true)?;
+        let fed_back = self.feedback(&ranged)?;
+        progress.say(&format!(
+            "rounding with feedback: {} lost",
+            share(fed_back.loss)
+        ));
+        let best = if fed_back.loss < ranged.loss {
+            &fed_back
+        } else {
+            &ranged
+        };
+
+        let eight = self.quantize(best, false)?;
+        let seven = self.quantize(best, true)?;
         let of = weight_bits::dense(&eight).count();
         let all = |graph, seven| weight_bits::Choice { graph, seven, of };
         let choice = match weight_bits {
@@ -169,11 +189,12 @@ impl Quantizer<'_> {
             (self.quantize(&plain, false)?, &plain.equalized),
             (self.quantize(&scaled, false)?, &scaled.equalized),
             (self.quantize(&ranged, false)?, &ranged.equalized),
-            (choice.graph.clone(), &ranged.equalized),
+            (self.quantize(&fed_back, false)?, &fed_back.equalized),
+            (choice.graph.clone(), &best.equalized),
         ];
         let noise = self.noise(&tries)?;
-        let layers = self.layers(&ranged, &choice.graph, &noise);
-        let summary = self.summary([&plain, &scaled, &ranged], loss, &layers)?;
+        let layers = self.layers(best, &choice.graph, &noise);
+        let summary = self.summary([&plain, &scaled, &ranged, &fed_back], loss, &layers)?;
         progress.say(&summary.to_text());
         Ok(Quantized {
             graph: choice.graph.clone(),
@@ -194,6 +215,7 @@ impl Quantizer<'_> {
             seen: self.seen.scaled(&equalized.factors),
             equalized,
             methods: Vec::new(),
+            feedback: None,
             loss: f64::INFINITY,
         };
         for method in Method::ALL {
@@ -245,14 +267,28 @@ impl Quantizer<'_> {
         })
     }
 
+    /// `way` with weights rounded with regard to each other.
+    fn feedback(&self, way: &Way) -> Result<Way> {
+        let inputs = |node: usize| self.graph.nodes[node].inputs.first().copied().unwrap_or(0);
+        let feedback = Feedback::new(self.seen, &way.equalized.factors, &inputs);
+        let mut way = Way {
+            feedback: Some(Arc::new(feedback)),
+            ..way.clone()
+        };
+        way.loss = self.loss_of(&way, usize::MAX)?;
+        Ok(way)
+    }
+
     fn quantize(&self, way: &Way, seven_bits: bool) -> Result<QuantizedGraph> {
         let Way {
             equalized,
             seen,
             methods,
+            feedback,
             ..
         } = way;
-        quantize(&equalized.graph, seen, methods, self.input, seven_bits)
+        let (graph, feedback) = (&equalized.graph, feedback.as_deref());
+        quantize(graph, seen, methods, self.input, seven_bits, feedback)
     }
 
     fn loss_of(&self, way: &Way, images: usize) -> Result<f64> {
@@ -314,8 +350,8 @@ impl Quantizer<'_> {
 
     fn layers(&self, way: &Way, graph: &QuantizedGraph, noise: &[Option<Vec<Sqnr>>]) -> Vec<Layer> {
         let nodes = self.graph.nodes.iter().enumerate();
-        let layer = |(index, node): (usize, &crate::nn::Node)| {
-            let &[before, equalized, ranges, after] = noise[index].as_deref()? else {
+        let layer = |(index, node): (usize, &Node)| {
+            let &[before, equalized, ranges, feedback, after] = noise[index].as_deref()? else {
                 return None;
             };
             Some(Layer {
@@ -329,14 +365,15 @@ impl Quantizer<'_> {
                 before,
                 equalized,
                 ranges,
+                feedback,
                 after,
             })
         };
         nodes.filter_map(layer).collect()
     }
 
-    fn summary(&self, ways: [&Way; 3], loss: f64, layers: &[Layer]) -> Result<Summary> {
-        let [plain, scaled, ranged] = ways;
+    fn summary(&self, ways: [&Way; 4], loss: f64, layers: &[Layer]) -> Result<Summary> {
+        let [plain, scaled, ranged, fed_back] = ways;
         let kept = if scaled.loss < plain.loss {
             scaled
         } else {
@@ -362,6 +399,8 @@ impl Quantizer<'_> {
             loss_before: plain.loss,
             loss_equalized: scaled.loss,
             loss_ranges: ranged.loss,
+            loss_feedback: fed_back.loss,
+            feedback: fed_back.loss < ranged.loss,
             loss,
             sqnr_logits: logits.after.decibels(),
             noisiest: noisiest.name.clone(),
@@ -434,6 +473,8 @@ impl Quantized {
             loss_before,
             loss_equalized,
             loss_ranges,
+            loss_feedback,
+            feedback,
             ..
         } = &self.summary;
         let mut set = |name: &str, value: String, why: String| {
@@ -464,6 +505,15 @@ impl Quantized {
         };
         set("layer_ranges", own_ranges.to_string(), why);
         set(
+            "weight_rounding",
+            if *feedback { "feedback" } else { "nearest" }.to_owned(),
+            format!(
+                "{} lost with feedback, {} to the nearest",
+                share(*loss_feedback),
+                share(*loss_ranges)
+            ),
+        );
+        set(
             "seven_bit_layers",
             format!("{} of {}", self.weight_bits.seven, self.weight_bits.of),
             "as many as cost no accuracy on training and validation photos".to_owned(),
@@ -473,11 +523,11 @@ impl Quantized {
     /// The table of all layers, a line each; SQNR in dB.
     #[must_use]
     pub fn to_tsv(&self) -> String {
-        let mut text = "layer\trange\tlargest_factor\tweight_bits\tsqnr_before\tsqnr_equalized\tsqnr_ranges\tsqnr\n".to_owned();
+        let mut text = "layer\trange\tlargest_factor\tweight_bits\tsqnr_before\tsqnr_equalized\tsqnr_ranges\tsqnr_feedback\tsqnr\n".to_owned();
         for layer in &self.layers {
             let _ = writeln!(
                 text,
-                "{}\t{}\t{:.2}\t{}\t{:.2}\t{:.2}\t{:.2}\t{:.2}",
+                "{}\t{}\t{:.2}\t{}\t{:.2}\t{:.2}\t{:.2}\t{:.2}\t{:.2}",
                 layer.name,
                 layer.range.map_or("", Method::name),
                 layer.factor,
@@ -485,6 +535,7 @@ impl Quantized {
                 layer.before.decibels(),
                 layer.equalized.decibels(),
                 layer.ranges.decibels(),
+                layer.feedback.decibels(),
                 layer.after.decibels(),
             );
         }

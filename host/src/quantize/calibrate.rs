@@ -3,12 +3,15 @@
 //! Two passes over the images: the extremes of each channel first, then a histogram between them. Ranges by three methods (the extremes, a
 //! percentile, least squared error over the histogram) are kept beside each other: the caller measures which loses less.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 use graft_shared::error::{Context, Error, Result};
 
 use rayon::prelude::*;
 
 use super::Affine;
+use super::feedback::Moments;
 use crate::nn::{Graph, Op};
 
 /// Bins of an activation's histogram; a range is picked between bin edges.
@@ -52,6 +55,8 @@ impl Method {
 #[derive(Clone, Debug)]
 pub struct Calibration {
     seen: Vec<Seen>,
+    /// Of what each node's weights are multiplied by, before any scaling.
+    pub(super) moments: Arc<Vec<Option<Moments>>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -150,8 +155,21 @@ pub fn calibrate(
         })?;
         advance(batch.dims().first().copied().unwrap_or(0));
     }
+    let mut moments: Vec<_> = graph
+        .nodes
+        .iter()
+        .map(|node| Moments::new(&node.op))
+        .collect();
     for batch in batches {
         graph.forward(batch, &mut |node, activation| {
+            let readers = graph.nodes.iter().zip(&mut moments);
+            for (reader, moments) in
+                readers.filter(|(reader, _)| reader.inputs.first() == Some(&node))
+            {
+                if let Some(moments) = moments {
+                    moments.add(&reader.op, activation)?;
+                }
+            }
             // The input's code is given by the pixels, the logits stay f32.
             if matches!(graph.nodes[node].op, Op::Input | Op::Linear(_)) {
                 Ok(())
@@ -161,7 +179,10 @@ pub fn calibrate(
         })?;
         advance(batch.dims().first().copied().unwrap_or(0));
     }
-    Ok(Calibration { seen })
+    Ok(Calibration {
+        seen,
+        moments: Arc::new(moments),
+    })
 }
 
 fn values(activation: &Tensor) -> Result<Vec<f32>> {

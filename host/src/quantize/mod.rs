@@ -3,6 +3,7 @@
 mod calibrate;
 mod codes;
 mod equalize;
+mod feedback;
 mod fold;
 mod pixels;
 mod round;
@@ -13,6 +14,7 @@ use crate::nn::{Function, Padding, Pool};
 pub use calibrate::{Calibration, Method, calibrate};
 pub use codes::has_range;
 pub use equalize::{Equalized, equalize};
+pub use feedback::Feedback;
 pub use fold::fold;
 pub use pixels::{Normalisation, PixelCode};
 pub use round::quantize;
