@@ -19,6 +19,7 @@ fn a_run_leaves_everything_behind() {
         "split.tsv",
         "settings.toml",
         "metrics.json",
+        "quantization.tsv",
         "log.jsonl",
     ] {
         assert!(run.join(name).is_file(), "{name} is missing");

@@ -12,10 +12,9 @@ use crate::export::{Signature, float_model, int8_model};
 use crate::head::Head;
 use crate::nn::Graph;
 use crate::progress::Progress;
-use crate::quantize::{
-    Method, Normalisation, PixelCode, QuantizedGraph, calibrate, fold, quantize,
-};
-use crate::weight_bits::{self, Judged, WeightBits};
+use crate::quantization::{Quantized, Quantizer};
+use crate::quantize::{Normalisation, PixelCode, QuantizedGraph, calibrate, fold};
+use crate::weight_bits::{Judged, WeightBits};
 
 /// Images that pass through the float graph together.
 const BATCH: usize = 16;
@@ -121,8 +120,8 @@ impl<'a> Classifier<'a> {
         })
     }
 
-    /// The int8 file: ranges from the calibration images, picked by the method whose logits on the comparison images, in
-    /// the device's engine, are nearest to the float graph's; weights of as many bits as `weight_bits` says.
+    /// The int8 file: channels scaled and ranges picked as loses least in the device's engine on the comparison images,
+    /// beside the float graph's logits; weights of as many bits as `weight_bits` says.
     ///
     /// # Errors
     /// When an activation or weight can't be quantized.
@@ -131,13 +130,12 @@ impl<'a> Classifier<'a> {
         samples: &Samples,
         weight_bits: WeightBits,
         progress: &Progress,
-    ) -> Result<(Exported, Method, weight_bits::Choice)> {
+    ) -> Result<(Exported, Quantized)> {
         let Samples {
             calibration,
             comparison,
             ..
         } = samples;
-        let input = PixelCode::new(self.normalisation());
         let stage = progress.stage("calibrating", 2 * calibration.len() + comparison.len());
         let batches: Vec<Tensor> = calibration
             .chunks(BATCH)
@@ -155,55 +153,32 @@ impl<'a> Classifier<'a> {
         }
         stage.finish();
 
-        let export = |graph: &QuantizedGraph, method: Method, bits: u8| Exported {
+        let export = |graph: &QuantizedGraph, method: &str, bits: u8| Exported {
             graph: int8_model(graph, self.signature()),
             card: self.card(Quantization {
                 arithmetic: graft_shared::card::ARITHMETIC,
                 kind: QuantizationKind::Int8,
                 weight_bits: bits,
                 calibration_images: calibration.len() as u32,
-                calibration_method: method.name().to_owned(),
+                calibration_method: method.to_owned(),
             }),
         };
-        let mut best: Option<(f64, QuantizedGraph, Method)> = None;
-        for method in Method::ALL {
-            let graph = quantize(&self.graph, &seen, method, input, false)?;
-            let loss = distance(&export(&graph, method, 8).engine()?, comparison, &float)?;
-            progress.say(&format!(
-                "ranges by {}: {:.2} % of the logits' variance lost",
-                method.name(),
-                100.0 * loss
-            ));
-            if best.as_ref().is_none_or(|(least, ..)| loss < *least) {
-                best = Some((loss, graph, method));
-            }
-        }
-        let (_, eight, method) = best.context("no way to pick ranges was tried")?;
-        let of = weight_bits::dense(&eight).count();
-        let choice = match weight_bits {
-            WeightBits::Eight => weight_bits::Choice {
-                graph: eight,
-                seven: 0,
-                of,
-            },
-            WeightBits::Seven => weight_bits::Choice {
-                graph: quantize(&self.graph, &seen, method, input, true)?,
-                seven: of,
-                of,
-            },
-            WeightBits::Auto => weight_bits::choose(
-                eight,
-                &quantize(&self.graph, &seen, method, input, true)?,
-                samples.judged(),
-                &|graph| export(graph, method, 8).engine(),
-                &|engine, images| {
-                    let images = images.min(comparison.len());
-                    distance(engine, &comparison[..images], &float)
-                },
-            )?,
+        let quantizer = Quantizer {
+            graph: &self.graph,
+            seen: &seen,
+            input: PixelCode::new(self.normalisation()),
+            engine: &|graph| export(graph, "", 8).engine(),
+            comparison,
+            float: &float,
+            normalise: &|pictures| self.backbone.normalise(pictures),
         };
-        progress.say(&choice.to_string());
-        Ok((export(&choice.graph, method, choice.bits()), method, choice))
+        let quantized = quantizer.run(samples.judged(), weight_bits, progress)?;
+        let exported = export(
+            &quantized.graph,
+            &quantized.summary.range,
+            quantized.weight_bits.bits(),
+        );
+        Ok((exported, quantized))
     }
 
     fn signature(&self) -> Signature {
@@ -238,31 +213,6 @@ impl<'a> Classifier<'a> {
     }
 }
 
-/// Mean squared distance of the engine's logits from the float graph's, as a share of the float logits' variance over
-/// classes.
-fn distance(engine: &Engine, comparison: &[Pixels], float: &[Vec<f32>]) -> Result<f64> {
-    use rayon::prelude::*;
-    let sums: Vec<(f64, f64)> = comparison
-        .par_iter()
-        .zip(float)
-        .map(|(pixels, float)| {
-            let int8 = engine.logits(pixels)?;
-            let mean = float.iter().sum::<f32>() / float.len().max(1) as f32;
-            let lost: f64 = int8
-                .iter()
-                .zip(float)
-                .map(|(a, b)| f64::from(a - b).powi(2))
-                .sum();
-            let spread: f64 = float.iter().map(|b| f64::from(b - mean).powi(2)).sum();
-            Ok((lost, spread))
-        })
-        .collect::<Result<_>>()?;
-    let (lost, spread) = sums
-        .iter()
-        .fold((0.0, 0.0), |total, sum| (total.0 + sum.0, total.1 + sum.1));
-    Ok(lost / spread.max(1e-12))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -270,6 +220,7 @@ mod tests {
     use super::*;
     use crate::backbone::testing;
     use crate::nn::testing::pseudo_random;
+    use crate::quantization::distance;
 
     fn provenance() -> Provenance {
         Provenance {
@@ -333,11 +284,12 @@ mod tests {
                 classes: vec![0, 1, 2, 0],
             };
             let quiet = Progress::new(true);
-            let (int8, ..) = classifier
+            let (int8, quantized) = classifier
                 .export_int8(&samples, WeightBits::Eight, &quiet)
                 .unwrap();
             let bits = |bits| {
-                let (exported, _, choice) = classifier.export_int8(&samples, bits, &quiet).unwrap();
+                let (exported, quantized) = classifier.export_int8(&samples, bits, &quiet).unwrap();
+                let choice = &quantized.weight_bits;
                 (
                     exported.card.quantization.weight_bits,
                     choice.seven == choice.of,
@@ -346,6 +298,14 @@ mod tests {
             assert_eq!(bits(WeightBits::Seven), (7, true));
             let (weight_bits, all) = bits(WeightBits::Auto);
             assert_eq!(weight_bits == 7, all);
+            // Every operator but the input and what only drops dimensions has its noise measured.
+            assert!(quantized.layers.len() + 2 >= quantized.graph.nodes.len());
+            assert!(
+                quantized
+                    .layers
+                    .iter()
+                    .all(|layer| layer.after.decibels() > 10.0)
+            );
             let engine = int8.engine().unwrap();
             let report = engine.nodes();
             assert_eq!(report.tract, 0, "{:?}", report.tract_operators);

@@ -27,6 +27,7 @@ pub mod nn;
 pub mod paired;
 pub mod pictures;
 pub mod progress;
+pub mod quantization;
 pub mod quantize;
 mod random;
 pub mod report;

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::advice;
 use crate::dataset::{Dataset, Split};
 use crate::evaluate::Comparison;
+use crate::quantization::Summary;
 use crate::run::{Run, names};
 use crate::train::Options;
 
@@ -34,6 +35,8 @@ pub struct Report {
     pub top1_interval: (f64, f64),
     /// Mean over the labels of the share recognised.
     pub macro_recall: MacroRecall,
+    /// How the network was quantized, and what that lost.
+    pub quantization: Option<Summary>,
     /// Wall time by stage.
     pub seconds: Seconds,
     /// Of fine-tuning; none when only the head was trained.
@@ -139,6 +142,7 @@ impl Report {
                     .and_then(|figure| measured(figure.macro_recall)),
                 int8: measured(comparison.int8.macro_recall),
             },
+            quantization: None,
             seconds,
             train_images_per_second: None,
             peak_rss_bytes: graft_engine::bench::peak_rss_bytes().unwrap_or(0),

@@ -21,6 +21,8 @@ pub mod names {
     pub const SETTINGS: &str = "settings.toml";
     /// The figures. Written last: its presence says that the run is finished.
     pub const METRICS: &str = "metrics.json";
+    /// What each layer lost to int8, and how it is quantized.
+    pub const QUANTIZATION: &str = "quantization.tsv";
     /// One event a line.
     pub const LOG: &str = "log.jsonl";
     /// Where fine-tuning is, in safetensors: weights, optimizer, running mean, position.

@@ -221,22 +221,11 @@ pub fn train(mut options: Options, progress: &Progress) -> Result<Outcome> {
         provenance,
     )?;
     let samples = samples(&dataset, &preprocess)?;
-    let (mut int8, method, bits) =
-        classifier.export_int8(&samples, options.weight_bits, progress)?;
+    let (mut int8, quantized) = classifier.export_int8(&samples, options.weight_bits, progress)?;
     drop(samples);
     let mut float = classifier.export_float()?;
-    options.settings.set(
-        "calibration",
-        method.name(),
-        ChosenBy::Graft,
-        "nearest to the float logits on training images",
-    );
-    options.settings.set(
-        "seven_bit_layers",
-        format!("{} of {}", bits.seven, bits.of),
-        ChosenBy::Graft,
-        "as many as cost no accuracy on training and validation photos",
-    );
+    quantized.record(&mut options.settings);
+    run.write(names::QUANTIZATION, quantized.to_tsv().as_bytes())?;
     seconds.quantize = clock.elapsed().as_secs_f64();
 
     let clock = Instant::now();
@@ -288,6 +277,7 @@ pub fn train(mut options: Options, progress: &Progress) -> Result<Outcome> {
         preprocess.width,
     );
     report.train_images_per_second = images_per_second;
+    report.quantization = Some(quantized.summary);
     run.event(&json!({"event": "finished", "seconds": seconds.total}))?;
     run.write(names::METRICS, report.to_json()?.as_bytes())?;
     Ok(Outcome::Finished(Box::new(report)))

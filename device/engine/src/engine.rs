@@ -129,10 +129,24 @@ impl Engine {
 
     /// Nanoseconds of each of our operators, summed over `runs` runs.
     pub(crate) fn profile(&self, pixels: &Pixels, runs: usize) -> Result<Vec<u64>> {
-        let shape = input_shape(&self.card);
-        let input = Tensor::from_shape(&shape, &pixels.data)
-            .map_err(|error| Error::new(error.to_string()))?;
-        self.plan.profile(&input, runs)
+        self.plan.profile(&self.input(pixels)?, runs)
+    }
+
+    fn input(&self, pixels: &Pixels) -> Result<Tensor> {
+        Tensor::from_shape(&input_shape(&self.card), &pixels.data)
+            .map_err(|error| Error::new(error.to_string()))
+    }
+
+    /// The bytes that each of our operators makes of `pixels`, images in NHWC, by the name of the file's node that they are
+    /// the output of. One call at a time.
+    ///
+    /// # Errors
+    /// As for [`Engine::logits`].
+    pub fn activations(&self, pixels: &Pixels) -> Result<Vec<(String, Vec<u8>)>> {
+        let made = self.plan.activations(self.input(pixels)?)?.into_iter();
+        Ok(made
+            .map(|(name, bytes)| (name.trim_end_matches(".nhwc").to_owned(), bytes))
+            .collect())
     }
 
     /// Labels pixels that are preprocessed already.

@@ -103,16 +103,29 @@ impl Plan {
     /// The time of each of our operators in the order of [`NodeReport::list`], in nanoseconds, summed over `runs` runs
     /// of `input`.
     pub(crate) fn profile(&self, input: &Tensor, runs: usize) -> Result<Vec<u64>> {
-        let segments = || {
-            let nodes = self.runnable.model().nodes.iter();
-            nodes.filter_map(|node| node.op_as::<Segment>())
-        };
-        let timed = |on: bool| segments().for_each(|segment| segment.0.time(on));
+        let timed = |on: bool| self.segments().for_each(|segment| segment.0.time(on));
         timed(true);
         let ran = (0..runs).try_for_each(|_| self.run(input.clone()).map(drop));
         timed(false);
         ran?;
-        Ok(segments().flat_map(|segment| segment.0.times()).collect())
+        let times = self.segments().flat_map(|segment| segment.0.times());
+        Ok(times.collect())
+    }
+
+    /// What each of our operators that makes bytes makes of `input`, by the node's name; not from several threads at once.
+    pub(crate) fn activations(&self, input: Tensor) -> Result<Vec<(String, Vec<u8>)>> {
+        self.segments().for_each(|segment| segment.0.watch());
+        let ran = self.run(input);
+        let made: Vec<_> = self
+            .segments()
+            .flat_map(|segment| segment.0.take_watched())
+            .collect();
+        ran.map(|_| made)
+    }
+
+    fn segments(&self) -> impl Iterator<Item = &Segment> {
+        let nodes = self.runnable.model().nodes.iter();
+        nodes.filter_map(|node| node.op_as::<Segment>())
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
@@ -123,6 +123,8 @@ pub(crate) struct Body {
     idle: Mutex<Vec<Arena>>,
     /// Whether the time of each step is added up.
     timed: AtomicBool,
+    /// What each step of bytes made in the last run, by the step's index; `None` where nobody watches.
+    watched: Mutex<Option<Vec<(usize, Vec<u8>)>>>,
 }
 
 /// One operator at its place.
@@ -336,6 +338,7 @@ impl Planner {
             threads: Arc::clone(threads),
             idle: Mutex::default(),
             timed: AtomicBool::new(false),
+            watched: Mutex::default(),
         })
     }
 }
@@ -392,13 +395,19 @@ impl Body {
             }
         }
         let timed = self.timed.load(Ordering::Relaxed);
-        for step in &self.steps {
+        let mut watched = Some(self.watched()).filter(|watched| watched.is_some());
+        for (index, step) in self.steps.iter().enumerate() {
             let start = timed.then(Instant::now);
             step.run(&self.threads, &mut arena, inputs, results)
                 .with_context(|| format!("in `{}`", step.node))?;
             if let Some(start) = start {
                 let nanoseconds = start.elapsed().as_nanos() as u64;
                 step.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
+            }
+            if let Some(watched) = watched.as_mut().and_then(|watched| watched.as_mut())
+                && let Some(bytes) = step.made(&arena, results)?
+            {
+                watched.push((index, bytes));
             }
         }
         for ((place, output), result) in self.results.iter().zip(results) {
@@ -425,6 +434,23 @@ impl Body {
     pub(crate) fn times(&self) -> impl Iterator<Item = u64> {
         let steps = self.steps.iter();
         steps.map(|step| step.nanoseconds.load(Ordering::Relaxed))
+    }
+
+    /// Begins to keep what each step makes.
+    pub(crate) fn watch(&self) {
+        *self.watched() = Some(Vec::new());
+    }
+
+    /// Ends it: the node's name and the bytes of each step that made bytes, images in NHWC.
+    pub(crate) fn take_watched(&self) -> Vec<(String, Vec<u8>)> {
+        let watched = self.watched().take().unwrap_or_default().into_iter();
+        watched
+            .map(|(index, bytes)| (self.steps[index].node.clone(), bytes))
+            .collect()
+    }
+
+    fn watched(&self) -> MutexGuard<'_, Option<Vec<(usize, Vec<u8>)>>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn arena(&self) -> Arena {
@@ -475,6 +501,23 @@ impl Step {
             (place, kernel) => bail!("{kernel:?} into {place:?}"),
         }
         Ok(())
+    }
+
+    /// The bytes that it has just made; `None` for logits.
+    fn made(&self, arena: &Arena, results: &[Tensor]) -> TractResult<Option<Vec<u8>>> {
+        let len = match &self.kernel {
+            Kernel::Image(operator) => operator.output_len(),
+            Kernel::Quantize(quantize) => quantize.len(),
+            Kernel::Logits(_) => return Ok(None),
+        };
+        Ok(Some(match self.output {
+            Place::Slot(slot) => arena.slots[slot][..len].to_vec(),
+            Place::Result(index) => {
+                let view = results[index].try_as_plain_ram()?;
+                view.as_slice::<u8>()?.to_vec()
+            }
+            Place::Input(_) => bail!("an output in the place of an input"),
+        }))
     }
 
     /// The input of floats that the step reads.

@@ -1,7 +1,9 @@
 //! Watches the float graph on calibration images and picks the range of every activation.
 //!
-//! Two passes over the images: extremes first, then a histogram between them. Ranges by three methods (the extremes, a
+//! Two passes over the images: the extremes of each channel first, then a histogram between them. Ranges by three methods (the extremes, a
 //! percentile, least squared error over the histogram) are kept beside each other: the caller measures which loses less.
+
+use std::sync::Arc;
 
 use candle_core::Tensor;
 use graft_shared::error::{Context, Error, Result};
@@ -9,12 +11,13 @@ use graft_shared::error::{Context, Error, Result};
 use rayon::prelude::*;
 
 use super::Affine;
+use super::feedback::Moments;
 use crate::nn::{Graph, Op};
 
-/// Bins of a histogram; a range is picked between bin edges.
+/// Bins of an activation's histogram; a range is picked between bin edges.
 const BINS: usize = 2048;
-/// Values that one thread counts at a time.
-const VALUES_PER_TASK: usize = 1 << 17;
+/// Bins of one channel's histogram.
+const CHANNEL_BINS: usize = 256;
 /// Share of the values that the percentile method keeps on each side.
 const PERCENTILE: f64 = 0.99995;
 /// Ranges that the squared-error method tries at each end.
@@ -48,19 +51,29 @@ impl Method {
     }
 }
 
-/// What was seen of every activation.
-#[derive(Debug)]
+/// What was seen of every activation, channel by channel: so that it is known of scaled channels too.
+#[derive(Clone, Debug)]
 pub struct Calibration {
     seen: Vec<Seen>,
+    /// Of what each node's weights are multiplied by, before any scaling.
+    pub(super) moments: Arc<Vec<Option<Moments>>>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 struct Seen {
+    channels: Vec<Channel>,
+    values_per_channel: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Channel {
     low: f32,
     high: f32,
-    counts: Vec<u64>,
-    channel_sums: Vec<f64>,
-    values_per_channel: u64,
+    sum: f64,
+    /// Values that are 0 exactly, as behind a ReLU: they are not in `counts`.
+    zeros: u64,
+    /// Of [`CHANNEL_BINS`] bins between `low` and `high`.
+    counts: Vec<u32>,
 }
 
 impl Calibration {
@@ -68,9 +81,9 @@ impl Calibration {
     /// range always holds 0, so that padding and ReLU are exact.
     #[must_use]
     pub fn range(&self, node: usize, method: Method, (least, most): (f32, f32)) -> Affine {
-        let seen = &self.seen[node];
+        let seen = Histogram::of(&self.seen[node].channels);
         let (low, high) = match method {
-            Method::Extremes => (f64::from(seen.low), f64::from(seen.high)),
+            Method::Extremes => (seen.low, seen.high),
             Method::Percentile => seen.percentile(),
             Method::SquaredError => seen.least_squared_error(),
         };
@@ -81,10 +94,34 @@ impl Calibration {
     #[must_use]
     pub fn channel_means(&self, node: usize) -> Vec<f64> {
         let seen = &self.seen[node];
-        seen.channel_sums
+        seen.channels
             .iter()
-            .map(|sum| sum / seen.values_per_channel.max(1) as f64)
+            .map(|channel| channel.sum / seen.values_per_channel.max(1) as f64)
             .collect()
+    }
+
+    /// The largest absolute value of each channel of activation `node`.
+    #[must_use]
+    pub fn channel_reach(&self, node: usize) -> Vec<f32> {
+        let channels = self.seen[node].channels.iter();
+        channels
+            .map(|channel| channel.high.max(-channel.low))
+            .collect()
+    }
+
+    /// What would have been seen were each channel of each activation multiplied by its factor; `factors` has one list for
+    /// every node, an empty one where nothing is scaled.
+    #[must_use]
+    pub fn scaled(&self, factors: &[Vec<f32>]) -> Self {
+        let mut scaled = self.clone();
+        for (seen, factors) in scaled.seen.iter_mut().zip(factors) {
+            for (channel, factor) in seen.channels.iter_mut().zip(factors) {
+                channel.low *= factor;
+                channel.high *= factor;
+                channel.sum *= f64::from(*factor);
+            }
+        }
+        scaled
     }
 }
 
@@ -111,25 +148,28 @@ pub fn calibrate(
     if batches.is_empty() {
         return Err(Error::new("no image to calibrate on"));
     }
-    let mut seen: Vec<Seen> = graph
-        .nodes
-        .iter()
-        .map(|_| Seen {
-            low: 0.0,
-            high: 0.0,
-            counts: vec![0; BINS],
-            channel_sums: Vec::new(),
-            values_per_channel: 0,
-        })
-        .collect();
+    let mut seen = vec![Seen::default(); graph.nodes.len()];
     for batch in batches {
         graph.forward(batch, &mut |node, activation| {
             seen[node].widen(&graph.nodes[node].name, activation)
         })?;
         advance(batch.dims().first().copied().unwrap_or(0));
     }
+    let mut moments: Vec<_> = graph
+        .nodes
+        .iter()
+        .map(|node| Moments::new(&node.op))
+        .collect();
     for batch in batches {
         graph.forward(batch, &mut |node, activation| {
+            let readers = graph.nodes.iter().zip(&mut moments);
+            for (reader, moments) in
+                readers.filter(|(reader, _)| reader.inputs.first() == Some(&node))
+            {
+                if let Some(moments) = moments {
+                    moments.add(&reader.op, activation)?;
+                }
+            }
             // The input's code is given by the pixels, the logits stay f32.
             if matches!(graph.nodes[node].op, Op::Input | Op::Linear(_)) {
                 Ok(())
@@ -139,7 +179,10 @@ pub fn calibrate(
         })?;
         advance(batch.dims().first().copied().unwrap_or(0));
     }
-    Ok(Calibration { seen })
+    Ok(Calibration {
+        seen,
+        moments: Arc::new(moments),
+    })
 }
 
 fn values(activation: &Tensor) -> Result<Vec<f32>> {
@@ -159,7 +202,7 @@ impl Seen {
             )));
         };
         let plane = values.len() / (channels * images).max(1);
-        self.channel_sums.resize(channels, 0.0);
+        self.channels.resize_with(channels, Channel::default);
         let planes: Vec<(f32, f32, f32)> = values
             .par_chunks_exact(plane.max(1))
             .map(|plane| {
@@ -173,38 +216,86 @@ impl Seen {
                 return Err(Error::new(format!("activation `{name}` is not finite"))
                     .hint("the weights are damaged or training diverged"));
             }
-            (self.low, self.high) = (self.low.min(low), self.high.max(high));
-            self.channel_sums[index % channels] += f64::from(sum);
+            let channel = &mut self.channels[index % channels];
+            (channel.low, channel.high) = (channel.low.min(low), channel.high.max(high));
+            channel.sum += f64::from(sum);
         }
         self.values_per_channel += (values.len() / channels.max(1)) as u64;
         Ok(())
     }
 
     fn count(&mut self, activation: &Tensor) -> Result<()> {
-        let per_unit = BINS as f32 / (self.high - self.low).max(1e-12);
-        let counts = values(activation)?
-            .par_chunks(VALUES_PER_TASK)
-            .map(|values| {
-                let mut counts = vec![0; BINS];
-                for value in values {
-                    let bin = ((value - self.low) * per_unit) as usize;
-                    counts[bin.min(BINS - 1)] += 1;
-                }
-                counts
-            })
-            .reduce(
-                || vec![0; BINS],
-                |a, b| a.iter().zip(b).map(|(a, b)| a + b).collect(),
-            );
-        self.counts
-            .iter_mut()
-            .zip(counts)
-            .for_each(|(total, count)| *total += count);
+        let values = values(activation)?;
+        let channels = self.channels.len().max(1);
+        let images = activation.dims().first().copied().unwrap_or(1);
+        let plane = values.len() / (channels * images).max(1);
+        let counted = self.channels.par_iter_mut().enumerate();
+        counted.for_each(|(index, channel)| {
+            for image in 0..images {
+                let start = (image * channels + index) * plane;
+                channel.count(&values[start..start + plane]);
+            }
+        });
         Ok(())
+    }
+}
+
+impl Channel {
+    fn count(&mut self, values: &[f32]) {
+        self.counts.resize(CHANNEL_BINS, 0);
+        let per_unit = CHANNEL_BINS as f32 / (self.high - self.low).max(1e-12);
+        for value in values {
+            if *value == 0.0 {
+                self.zeros += 1;
+            } else {
+                let bin = ((value - self.low) * per_unit) as usize;
+                self.counts[bin.min(CHANNEL_BINS - 1)] += 1;
+            }
+        }
+    }
+}
+
+/// The values of an activation, all channels together.
+struct Histogram {
+    low: f64,
+    high: f64,
+    /// Of [`BINS`] bins between `low` and `high`.
+    counts: Vec<u64>,
+    /// Values that are 0 exactly, which are in `counts` too.
+    zeros: u64,
+}
+
+impl Histogram {
+    fn of(channels: &[Channel]) -> Self {
+        let low = channels.iter().fold(0.0f32, |low, of| low.min(of.low));
+        let high = channels.iter().fold(0.0f32, |high, of| high.max(of.high));
+        let mut all = Histogram {
+            low: f64::from(low),
+            high: f64::from(high),
+            counts: vec![0; BINS],
+            zeros: channels.iter().map(|channel| channel.zeros).sum(),
+        };
+        let width = all.bin_width().max(1e-12);
+        let bin = |value: f64| (((value - all.low) / width) as usize).min(BINS - 1);
+        let mut counts = vec![0; BINS];
+        for channel in channels {
+            let (low, high) = (f64::from(channel.low), f64::from(channel.high));
+            let step = (high - low) / CHANNEL_BINS as f64;
+            for (index, &count) in channel.counts.iter().enumerate() {
+                counts[bin(low + (index as f64 + 0.5) * step)] += u64::from(count);
+            }
+        }
+        counts[bin(0.0)] += all.zeros;
+        all.counts = counts;
+        all
+    }
+
+    fn zero_bin(&self) -> usize {
+        ((-self.low / self.bin_width().max(1e-12)) as usize).min(BINS - 1)
     }
 
     fn bin_width(&self) -> f64 {
-        (f64::from(self.high) - f64::from(self.low)) / BINS as f64
+        (self.high - self.low) / BINS as f64
     }
 
     fn percentile(&self) -> (f64, f64) {
@@ -224,14 +315,14 @@ impl Seen {
             skipped(&mut self.counts.iter().rev()),
         );
         (
-            f64::from(self.low) + left as f64 * self.bin_width(),
-            f64::from(self.high) - right as f64 * self.bin_width(),
+            self.low + left as f64 * self.bin_width(),
+            self.high - right as f64 * self.bin_width(),
         )
     }
 
     /// Tries cuts of up to 60 % of each end, the lower end first.
     fn least_squared_error(&self) -> (f64, f64) {
-        let (low, high) = (f64::from(self.low), f64::from(self.high));
+        let (low, high) = (self.low, self.high);
         let cut = |i: usize| 1.0 - 0.6 * i as f64 / CUTS as f64;
         let best = |ranges: Vec<(f64, f64)>| {
             ranges
@@ -257,16 +348,17 @@ impl Seen {
         let (scale, zero) = (f64::from(code.scale), f64::from(code.zero_point));
         let (least, most) = (-zero * scale, (STEPS - zero) * scale);
         let width = self.bin_width();
+        let zero_bin = self.zero_bin();
         let total = self.counts.iter().enumerate().map(|(bin, &count)| {
-            let value = f64::from(self.low) + (bin as f64 + 0.5) * width;
+            let value = self.low + (bin as f64 + 0.5) * width;
             let beyond = (least - value).max(value - most).max(0.0);
-            let holds_zero = value.abs() <= 0.5 * width;
-            let rounding = if beyond > 0.0 || holds_zero {
+            let rounding = if beyond > 0.0 {
                 0.0
             } else {
                 scale * scale / 12.0
             };
-            count as f64 * (beyond * beyond + rounding)
+            let zeros = if bin == zero_bin { self.zeros } else { 0 };
+            (count - zeros) as f64 * (beyond * beyond + rounding)
         });
         total.sum::<f64>()
     }
@@ -297,12 +389,11 @@ mod tests {
         let mut counts = vec![0; BINS];
         counts[..100].iter_mut().for_each(|n| *n = 100_000);
         counts[BINS - 1] = 1;
-        let seen = Seen {
+        let seen = Histogram {
             low: 0.0,
             high: 20.48,
             counts,
-            channel_sums: vec![],
-            values_per_channel: 0,
+            zeros: 0,
         };
         assert!(seen.percentile().1 < 1.1, "{:?}", seen.percentile());
         assert!(

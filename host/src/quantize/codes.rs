@@ -3,7 +3,7 @@
 use super::{Affine, Calibration, Method, PixelCode};
 use crate::nn::{Activation, Function, Graph, Op, PoolKind};
 
-/// One code per node of the folded graph.
+/// One code per node of the folded graph, its range by the node's own of the `methods`.
 ///
 /// - What only activation functions read keeps to where they are not flat.
 /// - What only a concatenation reads has the concatenation's code, so that it is rounded once.
@@ -11,7 +11,7 @@ use crate::nn::{Activation, Function, Graph, Op, PoolKind};
 pub(super) fn codes(
     graph: &Graph,
     calibration: &Calibration,
-    method: Method,
+    methods: &[Method],
     input: PixelCode,
 ) -> Vec<Affine> {
     let readers = readers(graph);
@@ -28,7 +28,7 @@ pub(super) fn codes(
             .map(Function::bounds)
             .reduce(|(low, high), next| (low.min(next.0), high.max(next.1)));
         let everything = (f32::NEG_INFINITY, f32::INFINITY);
-        calibration.range(node, method, bounds.unwrap_or(everything))
+        calibration.range(node, methods[node], bounds.unwrap_or(everything))
     };
     let mut codes: Vec<Affine> = Vec::with_capacity(graph.nodes.len());
     for (index, node) in graph.nodes.iter().enumerate() {
@@ -49,6 +49,17 @@ pub(super) fn codes(
         });
     }
     codes
+}
+
+/// Whether the range of node `index` is picked for itself: not that of pixels, of logits or of another node.
+pub fn has_range(graph: &Graph, index: usize) -> bool {
+    match &graph.nodes[index].op {
+        Op::Input | Op::Linear(_) => false,
+        op if passes_on(op) => false,
+        _ => {
+            !matches!(readers(graph)[index][..], [reader] if matches!(graph.nodes[reader].op, Op::Concat))
+        }
+    }
 }
 
 /// Whether the output's bytes are bytes of the input.

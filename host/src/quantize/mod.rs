@@ -1,17 +1,24 @@
-//! From a float graph to an int8 one: fold, calibrate, round.
+//! From a float graph to an int8 one: fold, calibrate, equalize, round.
 
 mod calibrate;
 mod codes;
+mod equalize;
+mod feedback;
 mod fold;
 mod pixels;
 mod round;
+mod sqnr;
 
 use crate::nn::{Function, Padding, Pool};
 
 pub use calibrate::{Calibration, Method, calibrate};
+pub use codes::has_range;
+pub use equalize::{Equalized, equalize};
+pub use feedback::Feedback;
 pub use fold::fold;
 pub use pixels::{Normalisation, PixelCode};
 pub use round::quantize;
+pub use sqnr::Sqnr;
 
 /// How bytes stand for reals: `real = scale * (byte - zero_point)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -83,6 +90,21 @@ pub enum QuantizedOp {
         /// Number of inputs.
         inputs: usize,
     },
+}
+
+impl QuantizedOp {
+    /// Bits that its weights need; none without weights.
+    #[must_use]
+    pub fn weight_bits(&self) -> Option<u8> {
+        let (QuantizedOp::Conv { weights, .. } | QuantizedOp::Linear { weights, .. }) = self else {
+            return None;
+        };
+        let seven = weights
+            .values
+            .iter()
+            .all(|weight| weight.unsigned_abs() <= 64);
+        Some(if seven { 7 } else { 8 })
+    }
 }
 
 /// Integer weights with their scales and biases.
