@@ -261,7 +261,7 @@ mod tests {
     /// Inputs that go together, as those behind a network's convolutions do.
     fn correlated() -> Tensor {
         let own = pseudo_random(&[64, 12, 3, 3], 1);
-        let shared = pseudo_random(&[64, 1, 3, 3], 2);
+        let shared = pseudo_random(&[64, 1, 1, 1], 2);
         own.broadcast_add(&(shared * 3.0).unwrap()).unwrap()
     }
 
