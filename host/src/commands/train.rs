@@ -9,7 +9,7 @@ use super::{Done, bottleneck_dir, complain, print, use_threads, weights};
 use crate::backbone::{FetchOptions, registry};
 use crate::cli::{Recipe, TrainArguments};
 use crate::dataset::{self, Percentages};
-use crate::fine_tune::Request;
+use crate::fine_tune::{Device, Request};
 use crate::progress::Progress;
 use crate::settings::{ChosenBy, Settings};
 use crate::train::{Options, Outcome};
@@ -152,6 +152,7 @@ fn options(arguments: TrainArguments) -> Result<Options> {
         time_budget: arguments.time_budget,
         summaries: arguments.summaries_dir.clone(),
         resume: arguments.resume,
+        device: Device::choose(arguments.device, &mut settings)?,
     };
     fine_tuning.check()?;
     Ok(Options {

@@ -9,7 +9,7 @@ use graft_shared::preprocess::Preprocess;
 use serde_json::json;
 
 use super::plan::{Circumstances, Plan};
-use super::{Epoch, Job, Outcome, Tuned, loss, range_test};
+use super::{Device, Epoch, Job, Outcome, Tuned, loss, range_test};
 use crate::backbone::Backbone;
 use crate::cli::Recipe;
 use crate::dataset::{Dataset, Split};
@@ -49,6 +49,8 @@ pub struct Request {
     pub summaries: Option<PathBuf>,
     /// Whether to go on from the run's checkpoint.
     pub resume: bool,
+    /// On what.
+    pub device: Device,
 }
 
 impl Request {
@@ -167,6 +169,7 @@ impl Stage<'_> {
             validation_classes: &validation.classes,
             classes: self.dataset.labels.len(),
             plan: &plan,
+            device: &self.request.device,
             checkpoint: &checkpoint,
             stop: &stop,
         };

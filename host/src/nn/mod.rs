@@ -7,12 +7,15 @@ mod add;
 mod batch_norm;
 mod conv;
 pub(crate) mod cpu;
+#[cfg(any(test, feature = "cuda"))]
+pub(crate) mod cuda;
 mod function;
 mod graph;
 mod linear;
 mod multiply;
 mod normalise;
 mod pool;
+mod shapes;
 mod tape;
 #[cfg(test)]
 pub(crate) mod testing;

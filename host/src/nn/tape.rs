@@ -7,10 +7,11 @@ use graft_shared::error::{Context, Error, Result};
 use serde::{Deserialize, Serialize};
 
 use super::cpu::training::{InputGradient, Output, OutputGradient, Stored, Sums};
-use super::cpu::{Geometry, Size, add, convolution, linear, pool};
+use super::cpu::{Geometry, add, convolution, linear, pool};
 use super::normalise::Channels;
+use super::shapes::{Shape, shapes};
 use super::weights::{Unit, Weights};
-use super::{Graph, Op, Pool, PoolKind};
+use super::{Graph, Node, Op};
 
 /// Where BatchNorm takes its statistics from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,37 +39,33 @@ pub struct Tape<'g> {
 /// A node's output in a step.
 #[derive(Debug)]
 struct Place {
-    channels: usize,
-    size: Size,
+    shape: Shape,
     /// `[n, c, h, w]`, as left by the node.
     values: Vec<f32>,
     /// What readers apply.
     read: Channels,
-    low: f32,
-    high: f32,
-    /// Of a convolution or pool.
-    geometry: Option<Geometry>,
     /// Of a max pool: where in its window each maximum was.
     taps: Vec<u8>,
 }
 
 impl Place {
-    fn new(images: usize, channels: usize, size: Size) -> Result<Place> {
-        let len = images * channels * size.area();
+    fn new(images: usize, shape: Shape, node: &Node) -> Result<Place> {
+        let len = shape.len(images);
         let mut values = Vec::new();
         values
             .try_reserve_exact(len)
             .with_context(|| format!("no memory for {} MB of activations", len / 250_000))?;
         values.resize(len, 0.0);
+        let taps = if matches!(node.op, Op::Pool(_)) {
+            len
+        } else {
+            0
+        };
         Ok(Place {
-            channels,
-            size,
             values,
-            read: Channels::plain(channels),
-            low: f32::NEG_INFINITY,
-            high: f32::INFINITY,
-            geometry: None,
-            taps: Vec::new(),
+            read: Channels::plain(shape.channels),
+            taps: vec![0; taps],
+            shape,
         })
     }
 
@@ -77,8 +74,8 @@ impl Place {
             values: &self.values,
             scale: &self.read.scale,
             shift: &self.read.shift,
-            low: self.low,
-            high: self.high,
+            low: self.shape.low,
+            high: self.shape.high,
         }
     }
 
@@ -91,8 +88,8 @@ impl Place {
             values: &self.values,
             scale: &self.read.scale,
             shift: &self.read.shift,
-            low: self.low,
-            high: self.high,
+            low: self.shape.low,
+            high: self.shape.high,
         };
         let gradient = target.map(|(gradient, add)| InputGradient {
             gradient,
@@ -110,7 +107,7 @@ impl Place {
             sums: &mut self.read.forward,
             pivot: &self.read.mean,
         };
-        (output, self.geometry.as_ref())
+        (output, self.shape.geometry.as_ref())
     }
 }
 
@@ -126,87 +123,16 @@ impl<'g> Tape<'g> {
         height: usize,
         width: usize,
     ) -> Result<Tape<'g>> {
-        let mut places: Vec<Place> = Vec::with_capacity(graph.nodes.len());
-        for node in &graph.nodes {
-            let input = |position: usize| -> Result<&Place> {
-                let index = node.inputs.get(position).context("an input is missing")?;
-                places
-                    .get(*index)
-                    .context("it reads a node that does not come before it")
-            };
-            let place = || -> Result<Place> {
-                Ok(match &node.op {
-                    Op::Input => Place::new(images, channels, Size { height, width })?,
-                    Op::Conv(conv) => {
-                        let from = input(0)?;
-                        let weight = conv
-                            .weight
-                            .dims4()
-                            .context("its weight has four dimensions")?;
-                        let geometry = Geometry::new(
-                            (images, from.channels, from.size.height, from.size.width),
-                            weight,
-                            conv.stride,
-                            conv.padding,
-                            conv.groups,
-                        )
-                        .context("its shapes do not fit")?;
-                        let mut place = Place::new(images, weight.0, geometry.output)?;
-                        (place.low, place.high) = conv.activation.bounds();
-                        place.geometry = Some(geometry);
-                        place
-                    }
-                    Op::Add(activation) => {
-                        let (first, second) = (input(0)?, input(1)?);
-                        if (first.channels, first.size.area())
-                            != (second.channels, second.size.area())
-                        {
-                            return Err(Error::new("the shapes that it adds differ"));
-                        }
-                        let mut place = Place::new(images, first.channels, first.size)?;
-                        (place.low, place.high) = activation.bounds();
-                        place
-                    }
-                    Op::Pool(pool) if pool.kind == PoolKind::Max => {
-                        let from = input(0)?;
-                        let geometry =
-                            window(images, from, pool).context("its window does not fit")?;
-                        let mut place = Place::new(images, from.channels, geometry.output)?;
-                        place.taps = vec![0; place.values.len()];
-                        place.geometry = Some(geometry);
-                        place
-                    }
-                    Op::GlobalAveragePool => Place::new(
-                        images,
-                        input(0)?.channels,
-                        Size {
-                            height: 1,
-                            width: 1,
-                        },
-                    )?,
-                    Op::Linear(layer) => {
-                        let outputs = layer
-                            .weight
-                            .dim(0)
-                            .context("its weight has two dimensions")?;
-                        Place::new(
-                            images,
-                            outputs,
-                            Size {
-                                height: 1,
-                                width: 1,
-                            },
-                        )?
-                    }
-                    _ => {
-                        return Err(Error::new("its operator can't be fine-tuned")
-                            .hint("`--recipe head` trains the head of every backbone"));
-                    }
-                })
-            };
-            let place = place().with_context(|| format!("node `{}` in training", node.name))?;
-            places.push(place);
-        }
+        let shapes = shapes(graph, images, channels, height, width)?;
+        let places: Vec<Place> = graph
+            .nodes
+            .iter()
+            .zip(shapes)
+            .map(|(node, shape)| {
+                Place::new(images, shape, node)
+                    .with_context(|| format!("node `{}` in training", node.name))
+            })
+            .collect::<Result<_>>()?;
         Ok(Tape {
             graph,
             images,
@@ -257,14 +183,14 @@ impl<'g> Tape<'g> {
                     finish(place, unit, weights, statistics, self.images);
                 }
                 Op::Add(_) => {
-                    let bounds = (place.low, place.high);
-                    let (channels, area) = (place.channels, place.size.area());
+                    let bounds = (place.shape.low, place.shape.high);
+                    let (channels, area) = (place.shape.channels, place.shape.size.area());
                     let (left, right) = (from(0).stored(), from(1).stored());
                     add::forward(channels, area, left, right, bounds, &mut place.values)
                         .with_context(named)?;
                 }
                 Op::Pool(_) => {
-                    if let Some(geometry) = &place.geometry {
+                    if let Some(geometry) = &place.shape.geometry {
                         pool::max_forward(
                             geometry,
                             from(0).stored(),
@@ -276,8 +202,12 @@ impl<'g> Tape<'g> {
                 }
                 Op::GlobalAveragePool => {
                     let input = from(0);
-                    pool::average_forward(input.size.area(), input.stored(), &mut place.values)
-                        .with_context(named)?;
+                    pool::average_forward(
+                        input.shape.size.area(),
+                        input.stored(),
+                        &mut place.values,
+                    )
+                    .with_context(named)?;
                 }
                 Op::Linear(_) => {
                     if let Unit::Biased { weight, bias } = weights.unit(index) {
@@ -342,7 +272,7 @@ impl<'g> Tape<'g> {
                 Op::Input => {}
                 Op::Conv(_) => {
                     let unit = weights.unit(index);
-                    let count = self.images * place.size.area();
+                    let count = self.images * place.shape.size.area();
                     match unit {
                         Unit::Normalised { gamma, beta, .. } => {
                             let count = (statistics == BatchStatistics::Batch).then_some(count);
@@ -367,7 +297,7 @@ impl<'g> Tape<'g> {
                         constant: &place.read.constant,
                     };
                     let (input, input_gradient) = before[node.inputs[0]].with_gradient(sink());
-                    if let (Some(geometry), Some(weight)) = (&place.geometry, unit.weight()) {
+                    if let (Some(geometry), Some(weight)) = (&place.shape.geometry, unit.weight()) {
                         let values = &weights.parameters[weight].values[..];
                         let into = &mut gradients[weight];
                         convolution::backward(
@@ -382,8 +312,8 @@ impl<'g> Tape<'g> {
                     }
                 }
                 Op::Add(_) => {
-                    let bounds = (place.low, place.high);
-                    let (channels, area) = (place.channels, place.size.area());
+                    let bounds = (place.shape.low, place.shape.high);
+                    let (channels, area) = (place.shape.channels, place.shape.size.area());
                     if let Ok([left, right]) =
                         before.get_disjoint_mut([node.inputs[0], node.inputs[1]])
                     {
@@ -404,7 +334,7 @@ impl<'g> Tape<'g> {
                 Op::Pool(_) => {
                     let input = before[node.inputs[0]].with_gradient(sink());
                     if let (Some(geometry), (input, Some(input_gradient))) =
-                        (&place.geometry, input)
+                        (&place.shape.geometry, input)
                     {
                         pool::max_backward(geometry, input, &place.taps, &gradient, input_gradient)
                             .with_context(named)?;
@@ -412,7 +342,7 @@ impl<'g> Tape<'g> {
                 }
                 Op::GlobalAveragePool => {
                     let input = &mut before[node.inputs[0]];
-                    let area = input.size.area();
+                    let area = input.shape.size.area();
                     if let (input, Some(input_gradient)) = input.with_gradient(sink()) {
                         pool::average_backward(area, input, &gradient, input_gradient)
                             .with_context(named)?;
@@ -468,24 +398,12 @@ impl<'g> Tape<'g> {
     }
 }
 
-/// A pool's windows as a convolution of each channel.
-fn window(images: usize, input: &Place, pool: &Pool) -> candle_core::Result<Geometry> {
-    let channels = input.channels;
-    Geometry::new(
-        (images, channels, input.size.height, input.size.width),
-        (channels, channels, pool.kernel, pool.kernel),
-        pool.stride,
-        pool.padding,
-        1,
-    )
-}
-
 /// Sizes of a linear layer between two places.
 fn sizes(images: usize, input: &Place, output: &Place) -> linear::Sizes {
     linear::Sizes {
         images,
-        inputs: input.channels,
-        outputs: output.channels,
+        inputs: input.shape.channels,
+        outputs: output.shape.channels,
     }
 }
 
@@ -547,7 +465,7 @@ fn finish(
             &parameters[gamma].values,
             &parameters[beta].values,
             epsilon,
-            images * place.size.area(),
+            images * place.shape.size.area(),
             &mut statistics[at],
         );
     }
