@@ -188,3 +188,142 @@ fn rates(weights: &Weights, first: usize, plan: &Plan) -> Vec<f64> {
     rates[..weights.parameters_before(first)].fill(0.0);
     rates
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use candle_core::{DType, Tensor};
+
+    use super::super::device::Gpu;
+    use super::super::plan::Circumstances;
+    use super::*;
+    use crate::cli::Recipe;
+    use crate::nn::testing::pseudo_random;
+    use crate::nn::{Activation, BatchNorm, Conv, Linear, Node, Op, Padding, Pool, PoolKind};
+
+    const CLASSES: usize = 7;
+    const IMAGES: usize = 5;
+    const SIZE: usize = 21;
+
+    fn conv(weight: [usize; 4], stride: usize, activation: Activation, normalised: bool) -> Op {
+        let [outputs, inputs, side, _] = weight;
+        let ones = Tensor::ones(outputs, DType::F32, &candle_core::Device::Cpu).unwrap();
+        let scale = 2.0 / ((inputs * side * side) as f64).sqrt();
+        Op::Conv(Conv {
+            weight: (pseudo_random(&weight, 1) * scale).unwrap(),
+            bias: (!normalised).then(|| pseudo_random(&[outputs], 2)),
+            batch_norm: normalised.then(|| BatchNorm {
+                weight: ones.clone(),
+                bias: pseudo_random(&[outputs], 3),
+                mean: pseudo_random(&[outputs], 4),
+                variance: ones,
+                epsilon: 1e-3,
+            }),
+            stride,
+            padding: Padding::same(SIZE, SIZE, side, stride),
+            groups: if inputs == 1 { outputs } else { 1 },
+            activation,
+        })
+    }
+
+    /// One of each layer, a value that three layers read among them.
+    fn net() -> Graph {
+        let pool = Pool {
+            kind: PoolKind::Max,
+            kernel: 3,
+            stride: 2,
+            padding: Padding::symmetric(1),
+        };
+        let linear = Linear {
+            weight: pseudo_random(&[CLASSES, 12], 5),
+            bias: pseudo_random(&[CLASSES], 6),
+        };
+        let ops = [
+            (Op::Input, vec![]),
+            (conv([8, 3, 3, 3], 2, Activation::Relu, true), vec![0]),
+            (Op::Pool(pool), vec![1]),
+            (conv([8, 1, 5, 5], 1, Activation::Relu6, true), vec![2]),
+            (conv([8, 8, 1, 1], 1, Activation::None, false), vec![3]),
+            (Op::Add(Activation::Relu), vec![2, 4]),
+            (Op::Add(Activation::None), vec![2, 5]),
+            (conv([12, 8, 3, 3], 1, Activation::Relu6, true), vec![6]),
+            (Op::GlobalAveragePool, vec![7]),
+            (Op::Linear(linear), vec![8]),
+        ];
+        let node = |(index, (op, inputs))| Node {
+            name: format!("node{index}"),
+            op,
+            inputs,
+        };
+        Graph {
+            nodes: ops.into_iter().enumerate().map(node).collect(),
+        }
+    }
+
+    fn tensor(shape: &[usize], seed: u64) -> Vec<f32> {
+        let tensor = pseudo_random(shape, seed);
+        tensor.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    /// Three steps; the losses and the state.
+    fn steps(plan: &Plan, device: &Device) -> (Vec<f64>, State) {
+        let graph = net();
+        let mut state = State::start(Weights::of(&graph).unwrap(), plan);
+        let sizes = (IMAGES, SIZE, CLASSES);
+        let mut trainer = Trainer::new(&graph, sizes, plan, &state, device).unwrap();
+        let mut targets = vec![0.0; IMAGES * CLASSES];
+        (0..IMAGES).for_each(|image| targets[image * CLASSES + image % CLASSES] = 1.0);
+        let losses = (0..3)
+            .map(|step| {
+                let input = tensor(&[IMAGES, 3, SIZE, SIZE], 20 + step);
+                trainer.step(&mut state, &input, &targets, 1.0).unwrap()
+            })
+            .collect();
+        trainer.fetch(&mut state).unwrap();
+        (losses, state)
+    }
+
+    #[test]
+    fn a_gpus_kernels_leave_what_the_processors_leave() {
+        let gpu = Device::Cuda(Gpu(cuda::host::machine()));
+        let circumstances = Circumstances {
+            photos: 1000,
+            smallest_class: 100,
+            largest_class: 100,
+            input_size: SIZE,
+        };
+        for (batch_norm, frozen, optimizer) in [
+            (BatchStatistics::Batch, 0.0, Rule::Sgd),
+            (BatchStatistics::Batch, 0.4, Rule::AdamW),
+            (BatchStatistics::Running, 0.0, Rule::Sgd),
+        ] {
+            let plan = Plan {
+                optimizer,
+                learning_rate: 0.003,
+                batch_norm,
+                frozen,
+                ..Plan::choose(Recipe::Balanced, circumstances).0
+            };
+            let (expected_losses, expected) = steps(&plan, &Device::Cpu);
+            let (losses, state) = steps(&plan, &gpu);
+            for (loss, expected) in losses.iter().zip(&expected_losses) {
+                assert!((loss - expected).abs() < 1e-4, "{loss}, not {expected}");
+            }
+            let ours = state.weights.lists().chain(state.mean.lists());
+            let theirs = expected.weights.lists().chain(expected.mean.lists());
+            for ((name, ours), (_, theirs)) in ours.zip(theirs) {
+                for (ours, theirs) in ours.iter().zip(theirs) {
+                    let near = (ours - theirs).abs() < 2e-4 * (1.0 + theirs.abs());
+                    assert!(near, "{name}, {plan:?}: {ours}, not {theirs}");
+                }
+            }
+            let moments = state.optimizer.first.iter().zip(&expected.optimizer.first);
+            for (ours, theirs) in moments.flat_map(|(ours, theirs)| ours.iter().zip(theirs)) {
+                let near = (ours - theirs).abs() < 1e-3 * (1.0 + theirs.abs());
+                assert!(near, "{plan:?}: {ours}, not {theirs}");
+            }
+            assert_eq!(state.optimizer.steps, 3);
+        }
+    }
+}

@@ -123,10 +123,6 @@ fn said(what: &str, error: result::DriverError) -> Error {
 }
 
 impl Machine for Gpu {
-    fn name(&self) -> String {
-        self.name.clone()
-    }
-
     fn allocate(&self, len: usize) -> Result<Memory> {
         let slice =
             self.stream
@@ -208,4 +204,26 @@ fn fits(memory: &Memory, len: usize) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+    use super::*;
+
+    /// Needs the compiler, but no GPU.
+    #[test]
+    fn nvrtc_compiles_the_kernels() {
+        if let Err(error) = compiler() {
+            eprintln!("skipped: {}", error.report());
+            return;
+        }
+        for architecture in ["compute_80", "compute_90"] {
+            let program = compile(architecture).unwrap();
+            for kernel in kernels::NAMES {
+                assert!(program.contains(&format!(".entry {kernel}(")), "{kernel}");
+            }
+        }
+    }
 }

@@ -69,10 +69,6 @@ fn compile() -> Host {
 }
 
 impl Machine for Host {
-    fn name(&self) -> String {
-        "the processor".to_owned()
-    }
-
     fn allocate(&self, len: usize) -> Result<Memory> {
         // Eight bytes each, for the alignment of sums.
         let mut values = vec![0_u64; len.div_ceil(2)];

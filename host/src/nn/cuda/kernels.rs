@@ -367,6 +367,31 @@ impl Kernels {
         Ok(cut)
     }
 
+    /// The two sums of each channel, see the kernel `channel_sums`.
+    #[cfg(test)]
+    pub(super) fn sums(
+        &self,
+        planes: Planes,
+        gradient: Address,
+        values: Address,
+        pivot: Address,
+    ) -> Result<Vec<(f64, f64)>> {
+        let cut = self.channel_sums(planes, gradient, values, pivot)?;
+        let mut parts = vec![0.0; 4 * planes.channels * cut.parts];
+        self.machine.read(&self.parts, &mut parts)?;
+        let double = |index: usize| {
+            let halves = [0, 1].map(|half| u64::from(parts[2 * index + half].to_bits()));
+            f64::from_bits(halves[0] | halves[1] << 32)
+        };
+        let of_channel = |channel: usize, which: usize| -> f64 {
+            let places = (0..cut.parts).map(|part| 2 * (part * planes.channels + channel) + which);
+            places.map(double).sum()
+        };
+        Ok((0..planes.channels)
+            .map(|channel| (of_channel(channel, 0), of_channel(channel, 1)))
+            .collect())
+    }
+
     /// The clamped sum of two inputs.
     pub(super) fn add(
         &self,

@@ -1,4 +1,5 @@
 //! What kernels run on: memory, copies and launches, one after the other in the order in which they were asked for.
+#![allow(unsafe_code)]
 
 use std::any::Any;
 use std::ffi::c_void;
@@ -11,9 +12,6 @@ pub(super) const THREADS: usize = 256;
 
 /// A GPU, or in tests what stands for one.
 pub(crate) trait Machine: Debug + Send + Sync {
-    /// What it is called.
-    fn name(&self) -> String;
-
     /// Memory for `len` values, all 0.
     ///
     /// # Errors
