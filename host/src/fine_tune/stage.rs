@@ -180,7 +180,8 @@ impl Stage<'_> {
         job.plan = &chosen;
         chosen.record(settings, &|name| self.request.gives(name), &why)?;
         run.write(names::SETTINGS, settings.to_toml()?.as_bytes())?;
-        progress.say(&chosen.to_string());
+        let on = settings.value("device").unwrap_or("cpu");
+        progress.say(&format!("{chosen}, on {on}"));
 
         let mut summaries = self.summaries(&job)?;
         let outcome = super::run(&job, resumed, progress, &mut |epoch, weights| {

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstddef>
 #include <functional>
+#include <setjmp.h>
 #include <ucontext.h>
 #include <utility>
 #include <vector>
@@ -23,45 +24,67 @@ static Index threadIdx, blockIdx, blockDim, gridDim;
 namespace fibres {
 constexpr size_t STACK = 1 << 16;
 struct Fibre {
-    ucontext_t context;
     std::vector<char> stack = std::vector<char>(STACK);
-    bool running;
+    jmp_buf place;
+    bool begun = false, running = false;
 };
-static ucontext_t caller;
 static std::vector<Fibre> of_block;
 static std::function<void()> body;
+static jmp_buf caller;
 static int current;
 
-static void begin() {
-    body();
-    of_block[current].running = false;
+static void wait() {
+    if (!_setjmp(of_block[current].place))
+        _longjmp(caller, 1);
+}
+
+/// A fibre lives on from block to block: to make one costs system calls.
+static void live() {
+    for (;;) {
+        body();
+        of_block[current].running = false;
+        wait();
+    }
+}
+
+/// Lets fibre `current` run until it waits or has done its work. Its context is only needed to give it a stack.
+static void resume() {
+    Fibre &fibre = of_block[current];
+    if (_setjmp(caller))
+        return;
+    if (fibre.begun)
+        _longjmp(fibre.place, 1);
+    fibre.begun = true;
+    ucontext_t context;
+    getcontext(&context);
+    context.uc_stack.ss_sp = fibre.stack.data();
+    context.uc_stack.ss_size = STACK;
+    makecontext(&context, live, 0);
+    setcontext(&context);
 }
 
 static void run_block(int threads) {
     if ((int)of_block.size() < threads)
         of_block.resize(threads);
-    for (int thread = 0; thread < threads; thread++) {
-        Fibre &fibre = of_block[thread];
-        getcontext(&fibre.context);
-        fibre.context.uc_stack.ss_sp = fibre.stack.data();
-        fibre.context.uc_stack.ss_size = STACK;
-        fibre.context.uc_link = &caller;
-        fibre.running = true;
-        makecontext(&fibre.context, begin, 0);
-    }
-    for (bool any = true; any;) {
+    for (int thread = 0; thread < threads; thread++)
+        of_block[thread].running = true;
+    // Every other turn begins at the last one: a missing barrier must not be hidden by the order.
+    bool any = true;
+    for (bool back = false; any; back = !back) {
         any = false;
-        for (current = 0; current < threads; current++)
+        for (int turn = 0; turn < threads; turn++) {
+            current = back ? threads - 1 - turn : turn;
             if (of_block[current].running) {
                 threadIdx.x = current;
-                swapcontext(&caller, &of_block[current].context);
+                resume();
                 any |= of_block[current].running;
             }
+        }
     }
 }
 } // namespace fibres
 
-static inline void __syncthreads() { swapcontext(&fibres::of_block[fibres::current].context, &fibres::caller); }
+static inline void __syncthreads() { fibres::wait(); }
 
 template <class... Arguments, size_t... Positions>
 static void launch(void (*kernel)(Arguments...), void **arguments, const unsigned *blocks, unsigned threads, std::index_sequence<Positions...>) {

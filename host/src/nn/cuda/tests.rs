@@ -3,7 +3,7 @@
 
 use super::host;
 use super::kernels::{InputGradient, Kernels, OutputGradient, Planes, Stored};
-use super::machine::{Address, Machine, Memory};
+use super::machine::{Address, Memory};
 use crate::nn::Padding;
 use crate::nn::cpu::plain::{self, Case, Random, assert_near};
 use crate::nn::cpu::{self, Geometry, Size, training};
