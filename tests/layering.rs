@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 /// Packages of other projects that only the host may use, by the beginning of their name.
-const TRAINING: [&str; 3] = ["candle", "burn", "tch"];
+const TRAINING: [&str; 4] = ["candle", "burn", "tch", "cudarc"];
 
 /// HTTP servers, none of which the host may link.
 const SERVERS: [&str; 8] = [

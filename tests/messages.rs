@@ -82,6 +82,7 @@ fn graft_errors() {
         &["train", "no-header.tsv"],
         &["train", "one", "--epohcs", "3"],
         &["train", "one", "--backbone", "nasnet"],
+        &["train", "one", "--device", "cuda"],
         &["label", "a.jpg"],
         &["evaluate", "missing.onnx", "one"],
         &["compare", "missing.onnx", "missing.onnx"],

@@ -1,12 +1,13 @@
-//! Seconds of a training step on the CPU, one a line: `training_step BACKBONE SIZE BATCH STEPS`.
+//! Seconds of a training step, one a line: `training_step BACKBONE SIZE BATCH STEPS [DEVICE]`; the device is cpu or cuda.
 //!
 //! `training_step.sh` runs it in turns with PyTorch.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use graft::backbone::{self, FetchOptions};
-use graft::fine_tune;
+use graft::fine_tune::{self, Device, DeviceName};
 use graft::head::Head;
+use graft::settings::Settings;
 
 const CLASSES: usize = 10;
 
@@ -19,6 +20,10 @@ fn main() {
     };
     let mut number = || arguments.next().and_then(|text| text.parse().ok()).unwrap();
     let (size, batch, steps): (usize, usize, usize) = (number(), number(), number());
+    let device = arguments
+        .next()
+        .map_or(Ok(DeviceName::Cpu), |name| name.parse());
+    let device = Device::choose(device.unwrap(), &mut Settings::default()).unwrap();
     let options = FetchOptions {
         model_dir: None,
         offline: false,
@@ -28,12 +33,23 @@ fn main() {
     };
     let backbone = backbone::load(&name, Some(size), &options).unwrap();
     let head = Head {
-        weight: Tensor::zeros((CLASSES, backbone.bottleneck_len), DType::F32, &Device::Cpu)
-            .unwrap(),
-        bias: Tensor::zeros(CLASSES, DType::F32, &Device::Cpu).unwrap(),
+        weight: Tensor::zeros(
+            (CLASSES, backbone.bottleneck_len),
+            DType::F32,
+            &candle_core::Device::Cpu,
+        )
+        .unwrap(),
+        bias: Tensor::zeros(CLASSES, DType::F32, &candle_core::Device::Cpu).unwrap(),
     };
-    for seconds in
-        fine_tune::time_steps(&backbone.with_head(&head), CLASSES, size, batch, steps).unwrap()
+    for seconds in fine_tune::time_steps(
+        &backbone.with_head(&head),
+        CLASSES,
+        size,
+        batch,
+        steps,
+        &device,
+    )
+    .unwrap()
     {
         println!("{seconds}");
     }

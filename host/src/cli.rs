@@ -11,6 +11,7 @@ use graft_shared::error::Result;
 
 use crate::backbone::Source;
 use crate::dataset::GroupBy;
+use crate::fine_tune::DeviceName;
 use crate::retrain::{self, WithoutEffect};
 use crate::train::FitName;
 use crate::weight_bits::WeightBits;
@@ -144,6 +145,10 @@ pub struct TrainArguments {
     #[arg(long, value_name = "RATE", hide = true)]
     pub learning_rate: Option<f64>,
 
+    /// What to fine-tune on: auto, cpu or cuda
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub device: DeviceName,
+
     /// Any setting of fine-tuning, as settings.toml names it
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
     pub set: Vec<(String, String)>,
@@ -241,6 +246,7 @@ impl TrainArguments {
             how_many_training_steps: None,
             train_batch_size: None,
             learning_rate: None,
+            device: DeviceName::Auto,
             set: Vec::new(),
             summaries_dir: None,
             fit: FitName::Crop,

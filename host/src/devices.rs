@@ -7,12 +7,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use candle_core::Device;
 use graft_shared::error::{Context, Result};
 use serde::Serialize;
 
 /// Whether this version can train on NVIDIA GPUs.
-const TRAINS_ON_CUDA: bool = false;
+pub(crate) const TRAINS_ON_CUDA: bool = cfg!(feature = "cuda");
 
 /// The driver's library.
 const LIBRARY: &str = "libcuda.so.1";
@@ -276,16 +275,14 @@ impl Cuda {
 }
 
 /// Tries whether training could use the GPU.
+#[cfg(feature = "cuda")]
 fn open(index: usize) -> Result<(), String> {
-    match Device::new_cuda(index) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(error
-            .to_string()
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .to_owned()),
-    }
+    crate::nn::cuda::probe(index).map_err(|error| error.to_string())
+}
+
+#[cfg(not(feature = "cuda"))]
+fn open(_: usize) -> Result<(), String> {
+    Err("this version trains on the CPU only".to_owned())
 }
 
 /// Runs `nvidia-smi`; Windows' Linux keeps it out of the search path of services.

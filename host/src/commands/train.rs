@@ -9,7 +9,7 @@ use super::{Done, bottleneck_dir, complain, print, use_threads, weights};
 use crate::backbone::{FetchOptions, registry};
 use crate::cli::{Recipe, TrainArguments};
 use crate::dataset::{self, Percentages};
-use crate::fine_tune::Request;
+use crate::fine_tune::{Device, DeviceName, Request};
 use crate::progress::Progress;
 use crate::settings::{ChosenBy, Settings};
 use crate::train::{Options, Outcome};
@@ -145,6 +145,11 @@ fn options(arguments: TrainArguments) -> Result<Options> {
         arguments.learning_rate.map(|rate| rate.to_string()),
     );
     given.extend(arguments.set.iter().cloned());
+    // The head alone is trained on the CPU, so that no GPU is looked for.
+    let device = match (arguments.recipe, arguments.device) {
+        (Recipe::Head, DeviceName::Auto) => Device::Cpu,
+        (_, name) => Device::choose(name, &mut settings)?,
+    };
     let fine_tuning = Request {
         recipe: arguments.recipe,
         given,
@@ -152,6 +157,7 @@ fn options(arguments: TrainArguments) -> Result<Options> {
         time_budget: arguments.time_budget,
         summaries: arguments.summaries_dir.clone(),
         resume: arguments.resume,
+        device,
     };
     fine_tuning.check()?;
     Ok(Options {

@@ -3,13 +3,15 @@
 //! `loss_curve.py` made the numbers, with PyTorch 2.11.
 #![allow(clippy::unwrap_used)]
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
-use super::Trainer;
+use super::device::{Device, Gpu};
 use super::optimizer::Rule;
 use super::plan::{Circumstances, Plan};
 use super::state::State;
+use super::trainer::Trainer;
 use crate::cli::Recipe;
+use crate::nn::cuda;
 use crate::nn::{
     Activation, BatchNorm, BatchStatistics, Conv, Graph, Linear, Node, Op, Padding, Weights,
 };
@@ -49,7 +51,7 @@ fn values(seed: usize, count: usize, low: f64, high: f64) -> Vec<f32> {
 
 fn tensor(seed: usize, shape: &[usize], low: f64, high: f64) -> Tensor {
     let values = values(seed, shape.iter().product(), low, high);
-    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+    Tensor::from_vec(values, shape, &candle_core::Device::Cpu).unwrap()
 }
 
 /// A unit for `weight` `[out, in / groups, k, k]`.
@@ -68,8 +70,10 @@ fn unit(
         batch_norm: Some(BatchNorm {
             weight: tensor(seed + 1, &[outputs], 0.5, 1.5),
             bias: tensor(seed + 2, &[outputs], -0.5, 0.5),
-            mean: Tensor::zeros(outputs, candle_core::DType::F32, &Device::Cpu).unwrap(),
-            variance: Tensor::ones(outputs, candle_core::DType::F32, &Device::Cpu).unwrap(),
+            mean: Tensor::zeros(outputs, candle_core::DType::F32, &candle_core::Device::Cpu)
+                .unwrap(),
+            variance: Tensor::ones(outputs, candle_core::DType::F32, &candle_core::Device::Cpu)
+                .unwrap(),
             epsilon: 1e-3,
         }),
         stride,
@@ -159,13 +163,24 @@ fn plan(optimizer: Rule, learning_rate: f64) -> Plan {
 
 #[test]
 fn twenty_steps_lose_what_pytorch_loses() {
+    twenty_steps(&Device::Cpu);
+}
+
+/// The kernels of a GPU, run by the processor.
+#[test]
+fn cuda_kernels_lose_what_pytorch_loses() {
+    twenty_steps(&Device::Cuda(Gpu(cuda::host::machine())));
+}
+
+fn twenty_steps(device: &Device) {
     let graph = net();
     for (plan, losses, means) in [
         (plan(Rule::AdamW, 0.01), ADAMW, ADAMW_MEANS),
         (plan(Rule::Sgd, 0.05), SGD, SGD_MEANS),
     ] {
         let mut state = State::start(Weights::of(&graph).unwrap(), &plan);
-        let mut trainer = Trainer::new(&graph, (IMAGES, SIZE), CLASSES, &plan, 0).unwrap();
+        let sizes = (IMAGES, SIZE, CLASSES);
+        let mut trainer = Trainer::new(&graph, sizes, (&plan, 0), &state, device).unwrap();
         for (step, &expected) in losses.iter().enumerate() {
             let input = values(1000 + step, IMAGES * 3 * SIZE * SIZE, -1.0, 1.0);
             let mut targets = vec![0.0; IMAGES * CLASSES];
@@ -179,7 +194,7 @@ fn twenty_steps_lose_what_pytorch_loses() {
                 plan.optimizer
             );
             if step == 0 {
-                for (gradient, norm) in trainer.gradients.iter().zip(GRADIENT_NORMS) {
+                for (gradient, norm) in trainer.gradients().iter().zip(GRADIENT_NORMS) {
                     let ours = gradient
                         .iter()
                         .map(|value| f64::from(*value).powi(2))
@@ -192,6 +207,7 @@ fn twenty_steps_lose_what_pytorch_loses() {
                 }
             }
         }
+        trainer.fetch(&mut state).unwrap();
         let last = state.weights.statistics.last().unwrap();
         for (ours, expected) in last.mean.iter().zip(means) {
             assert!((ours - expected).abs() < 2e-3, "{ours}, not {expected}");

@@ -1,6 +1,7 @@
 //! Fine-tuning: the whole network on the user's photos, from a backbone with a trained head.
 
 mod continued;
+mod device;
 mod loss;
 #[cfg(test)]
 mod loss_curve;
@@ -9,6 +10,7 @@ pub mod plan;
 mod range_test;
 mod stage;
 mod state;
+mod trainer;
 
 use std::ops::Range;
 use std::path::Path;
@@ -16,18 +18,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use graft_shared::error::{Context, Error, Result};
-use rayon::prelude::*;
 
 use crate::metrics;
-use crate::nn::{BatchStatistics, Dropping, Gradients, Graph, Tape, Weights};
+use crate::nn::{Graph, Weights};
 use crate::pictures::{Loader, Normalisation, Pictures, Prefetch};
 use crate::progress::Progress;
 pub use continued::continued;
+pub use device::{Device, DeviceName};
 use plan::Plan;
 pub use stage::{Request, Stage};
 use state::State;
+use trainer::Trainer;
 
 /// Between two checkpoints within an epoch.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(120);
@@ -56,6 +59,8 @@ pub struct Job<'a> {
     pub plan: &'a Plan,
     /// Of what is left out at random.
     pub seed: u64,
+    /// On what.
+    pub device: &'a Device,
     /// The file of the checkpoint.
     pub checkpoint: &'a Path,
     /// Set from outside when the user wants an end.
@@ -138,13 +143,9 @@ pub fn run(
         let before = state.clone();
         let size = plan.size(state.position.epochs, job.input_size);
         let last = (state.position.epochs + 1) * epoch_steps;
-        let mut trainer = Trainer::new(
-            job.graph(size),
-            (plan.train_batch_size, size),
-            job.classes,
-            plan,
-            job.seed,
-        )?;
+        let sizes = (plan.train_batch_size, size, job.classes);
+        let mut trainer =
+            Trainer::new(job.graph(size), sizes, (plan, job.seed), &state, job.device)?;
         let mut saved = Instant::now();
         let (mut seconds, mut rate) = (0.0, 0.0);
         let steps = state.position.steps..last;
@@ -164,6 +165,7 @@ pub fn run(
             }
             let stop = job.stop.load(Ordering::Relaxed);
             if stop || saved.elapsed() > CHECKPOINT_INTERVAL {
+                trainer.fetch(&mut state)?;
                 state.save(job.checkpoint)?;
                 saved = Instant::now();
             }
@@ -171,6 +173,7 @@ pub fn run(
                 return Ok(Outcome::Stopped(state.position.steps, total));
             }
         }
+        trainer.fetch(&mut state)?;
         drop((batches, trainer));
         if !state.position.loss.is_finite() {
             if before.position.rate_factor < 1.0 {
@@ -287,8 +290,8 @@ pub fn logits(
         let range = first..pictures.len().min(first + EVALUATION_BATCH);
         let shape = (range.len(), 3, input_size, input_size);
         pictures.normalised(range, normalisation, &mut input)?;
-        let batch =
-            Tensor::from_slice(&input, shape, &Device::Cpu).context("a batch of pictures")?;
+        let batch = Tensor::from_slice(&input, shape, &candle_core::Device::Cpu)
+            .context("a batch of pictures")?;
         let output = graph.forward(&batch, &mut |_, _| Ok(()))?;
         logits.extend(output.to_vec2::<f32>().context("reading logits")?);
     }
@@ -305,6 +308,7 @@ pub fn time_steps(
     size: usize,
     batch: usize,
     steps: usize,
+    device: &Device,
 ) -> Result<Vec<f64>> {
     let circumstances = plan::Circumstances {
         photos: usize::MAX,
@@ -314,7 +318,7 @@ pub fn time_steps(
     };
     let (plan, _) = Plan::choose(crate::cli::Recipe::Balanced, circumstances);
     let mut state = State::start(Weights::of(graph)?, &plan);
-    let mut trainer = Trainer::new(graph, (batch, size), classes, &plan, 0)?;
+    let mut trainer = Trainer::new(graph, (batch, size, classes), (&plan, 0), &state, device)?;
     let input: Vec<f32> = (0..batch * 3 * size * size)
         .map(|index| (index.wrapping_mul(2_654_435_761) % 1024) as f32 / 512.0 - 1.0)
         .collect();
@@ -329,120 +333,4 @@ pub fn time_steps(
             Ok(start.elapsed().as_secs_f64())
         })
         .collect()
-}
-
-/// One step after another at one input size.
-struct Trainer<'a> {
-    tape: Tape<'a>,
-    gradients: Gradients,
-    logit_gradient: Vec<f32>,
-    classes: usize,
-    /// Highest learning rate of each parameter.
-    rates: Vec<f64>,
-    statistics: BatchStatistics,
-    /// Nodes before this one stay as they are.
-    first: usize,
-    dropping: Dropping,
-    label_smoothing: f64,
-    ema: f64,
-}
-
-impl<'a> Trainer<'a> {
-    /// For batches of so many pictures of that side in pixels.
-    fn new(
-        graph: &'a Graph,
-        (batch, size): (usize, usize),
-        classes: usize,
-        plan: &Plan,
-        seed: u64,
-    ) -> Result<Trainer<'a>> {
-        let weights = Weights::of(graph)?;
-        let first = (plan.frozen * graph.nodes.len() as f64) as usize;
-        Ok(Trainer {
-            tape: Tape::new(graph, batch, 3, size, size)?,
-            gradients: weights
-                .parameters
-                .iter()
-                .map(|parameter| vec![0.0; parameter.values.len()])
-                .collect(),
-            logit_gradient: vec![0.0; batch * classes],
-            classes,
-            rates: rates(&weights, first, plan),
-            statistics: plan.batch_norm,
-            first,
-            dropping: Dropping {
-                path: plan.drop_path,
-                bottleneck: plan.dropout,
-                seed,
-                step: 0,
-            },
-            label_smoothing: plan.label_smoothing,
-            ema: plan.ema,
-        })
-    }
-
-    /// One step with all learning rates times `rate`; returns the loss before it.
-    ///
-    /// `targets` are `[n, classes]`, each row summing to 1, before smoothing.
-    fn step(
-        &mut self,
-        state: &mut State,
-        input: &[f32],
-        targets: &[f32],
-        rate: f64,
-    ) -> Result<f64> {
-        let spread = (self.label_smoothing / self.classes as f64) as f32;
-        let keep = (1.0 - self.label_smoothing) as f32;
-        let targets: Vec<f32> = targets
-            .iter()
-            .map(|target| keep * target + spread)
-            .collect();
-
-        self.tape.input().copy_from_slice(input);
-        self.dropping.step = state.optimizer.steps;
-        self.tape.leave_out(&self.dropping, self.first);
-        let logits = self
-            .tape
-            .forward(&mut state.weights, self.statistics, self.first)?;
-        let loss = loss::cross_entropy(logits, &targets, self.classes, &mut self.logit_gradient);
-        self.tape.backward(
-            &state.weights,
-            self.statistics,
-            &self.logit_gradient,
-            self.first,
-            &mut self.gradients,
-        )?;
-
-        let rates: Vec<f64> = self.rates.iter().map(|highest| highest * rate).collect();
-        state
-            .optimizer
-            .step(&mut state.weights.parameters, &self.gradients, &rates);
-        let steps = state.optimizer.steps as f64;
-        let new = 1.0 - self.ema.min((1.0 + steps) / (10.0 + steps));
-        let lists: Vec<_> = state.mean.lists_mut().zip(state.weights.lists()).collect();
-        lists.into_par_iter().for_each(|((_, mean), (_, values))| {
-            for (mean, &value) in mean.iter_mut().zip(values) {
-                *mean += new as f32 * (value - *mean);
-            }
-        });
-        Ok(loss)
-    }
-}
-
-/// The highest learning rate of each parameter: that of the plan at the backbone's last layer, falling geometrically to
-/// the first layer's; the head's own; 0 for the nodes before `first`.
-fn rates(weights: &Weights, first: usize, plan: &Plan) -> Vec<f64> {
-    let layers = weights.parameters.len().saturating_sub(3).max(1) as f64;
-    let mut rates: Vec<f64> = (0..weights.parameters.len())
-        .map(|layer| {
-            plan.learning_rate
-                * plan
-                    .first_layer_rate
-                    .powf(1.0 - (layer as f64 / layers).min(1.0))
-        })
-        .collect();
-    let head = rates.len().saturating_sub(2);
-    rates[head..].fill(plan.learning_rate * plan.head_rate);
-    rates[..weights.parameters_before(first)].fill(0.0);
-    rates
 }

@@ -24,7 +24,7 @@ pub enum Rule {
 /// A rule with its state.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Optimizer {
-    rule: Rule,
+    pub(super) rule: Rule,
     weight_decay: f64,
     /// Steps taken.
     pub(super) steps: u64,
@@ -50,6 +50,21 @@ impl Optimizer {
         }
     }
 
+    /// Counts a step; returns what AdamW divides its two means by.
+    pub(super) fn begin(&mut self) -> (f64, f64) {
+        self.steps += 1;
+        let steps = self.steps.min(i32::MAX as u64) as i32;
+        (1.0 - BETAS.0.powi(steps), 1.0 - BETAS.1.powi(steps))
+    }
+
+    /// The weight decay of a parameter.
+    pub(super) fn decay(&self, role: Role) -> f64 {
+        match role {
+            Role::Weight => self.weight_decay,
+            Role::Bias | Role::Norm => 0.0,
+        }
+    }
+
     /// One step; `rates` are the learning rates of the parameters, those of rate 0 stay as they are.
     pub(super) fn step(
         &mut self,
@@ -57,47 +72,47 @@ impl Optimizer {
         gradients: &Gradients,
         rates: &[f64],
     ) {
-        self.steps += 1;
-        let steps = self.steps.min(i32::MAX as u64) as i32;
-        let corrections = (1.0 - BETAS.0.powi(steps), 1.0 - BETAS.1.powi(steps));
-        let (rule, weight_decay) = (self.rule, self.weight_decay);
+        let corrections = self.begin();
+        let rule = self.rule;
+        let decays: Vec<f64> = parameters
+            .iter()
+            .map(|parameter| self.decay(parameter.role))
+            .collect();
         parameters
             .par_iter_mut()
             .zip(gradients)
-            .zip(rates)
+            .zip(rates.par_iter().zip(decays))
             .zip(self.first.par_iter_mut().zip(&mut self.second))
-            .for_each(|(((parameter, gradients), &rate), (first, second))| {
-                if rate == 0.0 {
-                    return;
-                }
-                let decay = match parameter.role {
-                    Role::Weight => weight_decay,
-                    Role::Bias | Role::Norm => 0.0,
-                };
-                match rule {
-                    Rule::AdamW => {
-                        let keep = (1.0 - rate * decay) as f32;
-                        let step = (rate / corrections.0) as f32;
-                        let root = corrections.1.sqrt().recip() as f32;
-                        adam(
-                            &mut parameter.values,
-                            gradients,
-                            first,
-                            second,
-                            (keep, step, root),
-                        );
+            .for_each(
+                |(((parameter, gradients), (&rate, decay)), (first, second))| {
+                    if rate == 0.0 {
+                        return;
                     }
-                    Rule::Sgd => {
-                        let (rate, decay) = (rate as f32, decay as f32);
-                        for ((value, &gradient), velocity) in
-                            parameter.values.iter_mut().zip(gradients).zip(first)
-                        {
-                            *velocity = MOMENTUM as f32 * *velocity + gradient + decay * *value;
-                            *value -= rate * *velocity;
+                    match rule {
+                        Rule::AdamW => {
+                            let keep = (1.0 - rate * decay) as f32;
+                            let step = (rate / corrections.0) as f32;
+                            let root = corrections.1.sqrt().recip() as f32;
+                            adam(
+                                &mut parameter.values,
+                                gradients,
+                                first,
+                                second,
+                                (keep, step, root),
+                            );
+                        }
+                        Rule::Sgd => {
+                            let (rate, decay) = (rate as f32, decay as f32);
+                            for ((value, &gradient), velocity) in
+                                parameter.values.iter_mut().zip(gradients).zip(first)
+                            {
+                                *velocity = MOMENTUM as f32 * *velocity + gradient + decay * *value;
+                                *value -= rate * *velocity;
+                            }
                         }
                     }
-                }
-            });
+                },
+            );
     }
 }
 

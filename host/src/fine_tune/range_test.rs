@@ -23,13 +23,8 @@ const ALLOWED: (f64, f64) = (1e-4, 1e-3);
 pub(super) fn learning_rate(job: &Job<'_>) -> Result<f64> {
     let size = job.plan.small_size;
     let mut state = State::start(Weights::of(job.small)?, job.plan);
-    let mut trainer = Trainer::new(
-        job.small,
-        (job.plan.train_batch_size, size),
-        job.classes,
-        job.plan,
-        job.seed,
-    )?;
+    let sizes = (job.plan.train_batch_size, size, job.classes);
+    let mut trainer = Trainer::new(job.small, sizes, (job.plan, job.seed), &state, job.device)?;
     let mut losses = Vec::with_capacity(STEPS);
     for (step, batch) in job.batches(0..STEPS, size)?.enumerate() {
         let batch = batch?;

@@ -9,7 +9,7 @@ use graft_shared::preprocess::Preprocess;
 use serde_json::json;
 
 use super::plan::{Circumstances, Plan};
-use super::{Epoch, Job, Outcome, Tuned, loss, range_test};
+use super::{Device, Epoch, Job, Outcome, Tuned, loss, range_test};
 use crate::backbone::Backbone;
 use crate::cli::Recipe;
 use crate::dataset::{Dataset, Split};
@@ -52,6 +52,8 @@ pub struct Request {
     pub summaries: Option<PathBuf>,
     /// Whether to go on from the run's checkpoint.
     pub resume: bool,
+    /// On what.
+    pub device: Device,
 }
 
 impl Request {
@@ -148,7 +150,7 @@ impl Stage<'_> {
         let full = self.backbone.with_head(&head);
         let small = (self.backbone_for)(plan.small_size)?.with_head(&head);
         let small = Weights::of(&full)?.fill(&small)?;
-        if !resumed {
+        if !resumed && matches!(self.request.device, Device::Cpu) {
             self.fit_memory(&full, &mut plan, &mut why, progress)?;
         }
         let loader_settings = LoaderSettings {
@@ -177,6 +179,7 @@ impl Stage<'_> {
             classes: self.dataset.labels.len(),
             plan: &plan,
             seed: self.seed,
+            device: &self.request.device,
             checkpoint: &checkpoint,
             stop: &stop,
         };
@@ -187,7 +190,8 @@ impl Stage<'_> {
         job.plan = &chosen;
         chosen.record(settings, &|name| self.request.gives(name), &why)?;
         run.write(names::SETTINGS, settings.to_toml()?.as_bytes())?;
-        progress.say(&chosen.to_string());
+        let on = settings.value("device").unwrap_or("cpu");
+        progress.say(&format!("{chosen}, on {on}"));
 
         let mut summaries = self.summaries(&job)?;
         let outcome = super::run(&job, resumed, progress, &mut |epoch, weights| {

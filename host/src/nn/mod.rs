@@ -7,6 +7,8 @@ mod add;
 mod batch_norm;
 mod conv;
 pub(crate) mod cpu;
+#[cfg(any(test, feature = "cuda"))]
+pub(crate) mod cuda;
 mod drop;
 mod function;
 mod graph;
@@ -14,6 +16,7 @@ mod linear;
 mod multiply;
 mod normalise;
 mod pool;
+mod shapes;
 mod tape;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -7,11 +7,12 @@ use graft_shared::error::{Context, Error, Result};
 use serde::{Deserialize, Serialize};
 
 use super::cpu::training::{InputGradient, Output, OutputGradient, Stored, Sums};
-use super::cpu::{Geometry, Size, add, convolution, linear, pool};
+use super::cpu::{Geometry, add, convolution, linear, pool};
 use super::drop::Dropping;
 use super::normalise::Channels;
+use super::shapes::{Shape, shapes};
 use super::weights::{Unit, Weights};
-use super::{Graph, Op, Pool, PoolKind};
+use super::{Graph, Node, Op};
 
 /// Gradients that a step keeps at once, of the largest output's size: more than any of our networks do.
 const LIVE_GRADIENTS: usize = 4;
@@ -42,40 +43,36 @@ pub struct Tape<'g> {
 /// A node's output in a step.
 #[derive(Debug)]
 struct Place {
-    channels: usize,
-    size: Size,
+    shape: Shape,
     /// `[n, c, h, w]`, as left by the node.
     values: Vec<f32>,
     /// What readers apply.
     read: Channels,
-    low: f32,
-    high: f32,
-    /// Of a convolution or pool.
-    geometry: Option<Geometry>,
     /// Of a max pool: where in its window each maximum was.
     taps: Vec<u8>,
-    /// Factors of what is not left out: of a sum's branches by image, of a bottleneck by value.
+    /// Factors of what is not left out: see [`Dropping`].
     kept: Vec<f32>,
 }
 
 impl Place {
-    fn new(images: usize, channels: usize, size: Size) -> Result<Place> {
-        let len = images * channels * size.area();
+    fn new(images: usize, shape: Shape, node: &Node) -> Result<Place> {
+        let len = shape.len(images);
         let mut values = Vec::new();
         values
             .try_reserve_exact(len)
             .with_context(|| format!("no memory for {} MB of activations", len / 250_000))?;
         values.resize(len, 0.0);
+        let taps = if matches!(node.op, Op::Pool(_)) {
+            len
+        } else {
+            0
+        };
         Ok(Place {
-            channels,
-            size,
             values,
-            read: Channels::plain(channels),
-            low: f32::NEG_INFINITY,
-            high: f32::INFINITY,
-            geometry: None,
-            taps: Vec::new(),
-            kept: Vec::new(),
+            read: Channels::plain(shape.channels),
+            taps: vec![0; taps],
+            kept: vec![1.0; Dropping::factors(&node.op, images, shape.channels)],
+            shape,
         })
     }
 
@@ -84,8 +81,8 @@ impl Place {
             values: &self.values,
             scale: &self.read.scale,
             shift: &self.read.shift,
-            low: self.low,
-            high: self.high,
+            low: self.shape.low,
+            high: self.shape.high,
         }
     }
 
@@ -98,8 +95,8 @@ impl Place {
             values: &self.values,
             scale: &self.read.scale,
             shift: &self.read.shift,
-            low: self.low,
-            high: self.high,
+            low: self.shape.low,
+            high: self.shape.high,
         };
         let gradient = target.map(|(gradient, add)| InputGradient {
             gradient,
@@ -117,7 +114,7 @@ impl Place {
             sums: &mut self.read.forward,
             pivot: &self.read.mean,
         };
-        (output, self.geometry.as_ref())
+        (output, self.shape.geometry.as_ref())
     }
 }
 
@@ -133,90 +130,16 @@ impl<'g> Tape<'g> {
         height: usize,
         width: usize,
     ) -> Result<Tape<'g>> {
-        let mut places: Vec<Place> = Vec::with_capacity(graph.nodes.len());
-        for node in &graph.nodes {
-            let input = |position: usize| -> Result<&Place> {
-                let index = node.inputs.get(position).context("an input is missing")?;
-                places
-                    .get(*index)
-                    .context("it reads a node that does not come before it")
-            };
-            let place = || -> Result<Place> {
-                Ok(match &node.op {
-                    Op::Input => Place::new(images, channels, Size { height, width })?,
-                    Op::Conv(conv) => {
-                        let from = input(0)?;
-                        let weight = conv
-                            .weight
-                            .dims4()
-                            .context("its weight has four dimensions")?;
-                        let geometry = Geometry::new(
-                            (images, from.channels, from.size.height, from.size.width),
-                            weight,
-                            conv.stride,
-                            conv.padding,
-                            conv.groups,
-                        )
-                        .context("its shapes do not fit")?;
-                        let mut place = Place::new(images, weight.0, geometry.output)?;
-                        (place.low, place.high) = conv.activation.bounds();
-                        place.geometry = Some(geometry);
-                        place
-                    }
-                    Op::Add(activation) => {
-                        let (first, second) = (input(0)?, input(1)?);
-                        if (first.channels, first.size.area())
-                            != (second.channels, second.size.area())
-                        {
-                            return Err(Error::new("the shapes that it adds differ"));
-                        }
-                        let mut place = Place::new(images, first.channels, first.size)?;
-                        (place.low, place.high) = activation.bounds();
-                        place.kept = vec![1.0; images];
-                        place
-                    }
-                    Op::Pool(pool) if pool.kind == PoolKind::Max => {
-                        let from = input(0)?;
-                        let geometry =
-                            window(images, from, pool).context("its window does not fit")?;
-                        let mut place = Place::new(images, from.channels, geometry.output)?;
-                        place.taps = vec![0; place.values.len()];
-                        place.geometry = Some(geometry);
-                        place
-                    }
-                    Op::GlobalAveragePool => {
-                        let channels = input(0)?.channels;
-                        let size = Size {
-                            height: 1,
-                            width: 1,
-                        };
-                        let mut place = Place::new(images, channels, size)?;
-                        place.kept = vec![1.0; images * channels];
-                        place
-                    }
-                    Op::Linear(layer) => {
-                        let outputs = layer
-                            .weight
-                            .dim(0)
-                            .context("its weight has two dimensions")?;
-                        Place::new(
-                            images,
-                            outputs,
-                            Size {
-                                height: 1,
-                                width: 1,
-                            },
-                        )?
-                    }
-                    _ => {
-                        return Err(Error::new("its operator can't be fine-tuned")
-                            .hint("`--recipe head` trains the head of every backbone"));
-                    }
-                })
-            };
-            let place = place().with_context(|| format!("node `{}` in training", node.name))?;
-            places.push(place);
-        }
+        let shapes = shapes(graph, images, channels, height, width)?;
+        let places: Vec<Place> = graph
+            .nodes
+            .iter()
+            .zip(shapes)
+            .map(|(node, shape)| {
+                Place::new(images, shape, node)
+                    .with_context(|| format!("node `{}` in training", node.name))
+            })
+            .collect::<Result<_>>()?;
         Ok(Tape {
             graph,
             images,
@@ -240,14 +163,8 @@ impl<'g> Tape<'g> {
 
     /// Draws what the next step leaves out; nodes before `first` leave out nothing.
     pub fn leave_out(&mut self, dropping: &Dropping, first: usize) {
-        let nodes = self.graph.nodes.len();
-        for (index, node) in self.graph.nodes.iter().enumerate().skip(first) {
-            let kept = &mut self.places[index].kept;
-            match node.op {
-                Op::Add(_) => dropping.branches(index, nodes, kept),
-                Op::GlobalAveragePool => dropping.values(index, kept),
-                _ => {}
-            }
+        for index in first..self.places.len() {
+            dropping.draw(self.graph, index, &mut self.places[index].kept);
         }
     }
 
@@ -287,15 +204,15 @@ impl<'g> Tape<'g> {
                     finish(place, unit, weights, statistics, self.images);
                 }
                 Op::Add(_) => {
-                    let bounds = (place.low, place.high);
-                    let (channels, area) = (place.channels, place.size.area());
+                    let bounds = (place.shape.low, place.shape.high);
+                    let (channels, area) = (place.shape.channels, place.shape.size.area());
                     let (left, right) = (from(0).stored(), from(1).stored());
                     let Place { kept, values, .. } = place;
                     add::forward(channels, area, left, right, bounds, kept, values)
                         .with_context(named)?;
                 }
                 Op::Pool(_) => {
-                    if let Some(geometry) = &place.geometry {
+                    if let Some(geometry) = &place.shape.geometry {
                         pool::max_forward(
                             geometry,
                             from(0).stored(),
@@ -307,8 +224,12 @@ impl<'g> Tape<'g> {
                 }
                 Op::GlobalAveragePool => {
                     let input = from(0);
-                    pool::average_forward(input.size.area(), input.stored(), &mut place.values)
-                        .with_context(named)?;
+                    pool::average_forward(
+                        input.shape.size.area(),
+                        input.stored(),
+                        &mut place.values,
+                    )
+                    .with_context(named)?;
                     multiply(&mut place.values, &place.kept);
                 }
                 Op::Linear(_) => {
@@ -374,7 +295,7 @@ impl<'g> Tape<'g> {
                 Op::Input => {}
                 Op::Conv(_) => {
                     let unit = weights.unit(index);
-                    let count = self.images * place.size.area();
+                    let count = self.images * place.shape.size.area();
                     match unit {
                         Unit::Normalised { gamma, beta, .. } => {
                             let count = (statistics == BatchStatistics::Batch).then_some(count);
@@ -399,7 +320,7 @@ impl<'g> Tape<'g> {
                         constant: &place.read.constant,
                     };
                     let (input, input_gradient) = before[node.inputs[0]].with_gradient(sink());
-                    if let (Some(geometry), Some(weight)) = (&place.geometry, unit.weight()) {
+                    if let (Some(geometry), Some(weight)) = (&place.shape.geometry, unit.weight()) {
                         let values = &weights.parameters[weight].values[..];
                         let into = &mut gradients[weight];
                         convolution::backward(
@@ -414,8 +335,8 @@ impl<'g> Tape<'g> {
                     }
                 }
                 Op::Add(_) => {
-                    let bounds = (place.low, place.high);
-                    let (channels, area) = (place.channels, place.size.area());
+                    let bounds = (place.shape.low, place.shape.high);
+                    let (channels, area) = (place.shape.channels, place.shape.size.area());
                     if let Ok([left, right]) =
                         before.get_disjoint_mut([node.inputs[0], node.inputs[1]])
                     {
@@ -437,7 +358,7 @@ impl<'g> Tape<'g> {
                 Op::Pool(_) => {
                     let input = before[node.inputs[0]].with_gradient(sink());
                     if let (Some(geometry), (input, Some(input_gradient))) =
-                        (&place.geometry, input)
+                        (&place.shape.geometry, input)
                     {
                         pool::max_backward(geometry, input, &place.taps, &gradient, input_gradient)
                             .with_context(named)?;
@@ -445,7 +366,7 @@ impl<'g> Tape<'g> {
                 }
                 Op::GlobalAveragePool => {
                     let input = &mut before[node.inputs[0]];
-                    let area = input.size.area();
+                    let area = input.shape.size.area();
                     multiply(&mut gradient, &place.kept);
                     if let (input, Some(input_gradient)) = input.with_gradient(sink()) {
                         pool::average_backward(area, input, &gradient, input_gradient)
@@ -508,24 +429,12 @@ fn multiply(values: &mut [f32], factors: &[f32]) {
     }
 }
 
-/// A pool's windows as a convolution of each channel.
-fn window(images: usize, input: &Place, pool: &Pool) -> candle_core::Result<Geometry> {
-    let channels = input.channels;
-    Geometry::new(
-        (images, channels, input.size.height, input.size.width),
-        (channels, channels, pool.kernel, pool.kernel),
-        pool.stride,
-        pool.padding,
-        1,
-    )
-}
-
 /// Sizes of a linear layer between two places.
 fn sizes(images: usize, input: &Place, output: &Place) -> linear::Sizes {
     linear::Sizes {
         images,
-        inputs: input.channels,
-        outputs: output.channels,
+        inputs: input.shape.channels,
+        outputs: output.shape.channels,
     }
 }
 
@@ -587,7 +496,7 @@ fn finish(
             &parameters[gamma].values,
             &parameters[beta].values,
             epsilon,
-            images * place.size.area(),
+            images * place.shape.size.area(),
             &mut statistics[at],
         );
     }

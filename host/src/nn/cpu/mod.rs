@@ -41,7 +41,7 @@ pub(super) fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result
 }
 
 /// Sizes of one convolution, checked against each other.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Geometry {
     pub(super) images: usize,
     pub(super) input_channels: usize,

@@ -51,7 +51,12 @@ fn products(geometry: &Geometry, mut visit: impl FnMut(usize, usize, usize)) {
 }
 
 /// See [`Output`].
-pub(super) fn forward(geometry: &Geometry, input: Stored<'_>, weight: &[f32], output: Output<'_>) {
+pub(in crate::nn) fn forward(
+    geometry: &Geometry,
+    input: Stored<'_>,
+    weight: &[f32],
+    output: Output<'_>,
+) {
     let read = read(geometry, input);
     let mut values = vec![0.0; output.values.len()];
     products(geometry, |to, from, tap| {
@@ -68,7 +73,7 @@ pub(super) fn forward(geometry: &Geometry, input: Stored<'_>, weight: &[f32], ou
 }
 
 /// See [`OutputGradient`] and [`InputGradient`]; `weight_gradient` is overwritten.
-pub(super) fn backward(
+pub(in crate::nn) fn backward(
     geometry: &Geometry,
     input: Stored<'_>,
     weight: &[f32],
@@ -134,10 +139,10 @@ fn read(geometry: &Geometry, input: Stored<'_>) -> Vec<f64> {
 }
 
 /// Values in -1 to 1, and choices, the same for the same seed.
-pub(super) struct Random(u64);
+pub(in crate::nn) struct Random(u64);
 
 impl Random {
-    pub(super) fn new(seed: u64) -> Random {
+    pub(in crate::nn) fn new(seed: u64) -> Random {
         Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
@@ -148,11 +153,11 @@ impl Random {
         self.0 >> 40
     }
 
-    pub(super) fn below(&mut self, bound: usize) -> usize {
+    pub(in crate::nn) fn below(&mut self, bound: usize) -> usize {
         self.next() as usize % bound
     }
 
-    pub(super) fn values(&mut self, len: usize) -> Vec<f32> {
+    pub(in crate::nn) fn values(&mut self, len: usize) -> Vec<f32> {
         (0..len)
             .map(|_| self.next() as f32 / (1 << 23) as f32 - 1.0)
             .collect()
@@ -169,7 +174,7 @@ impl Random {
 
     /// A convolution with this weight shape, stride and number of groups, on a few images of any size that it fits, padded
     /// by less than its kernel.
-    pub(super) fn geometry(
+    pub(in crate::nn) fn geometry(
         &mut self,
         weight: [usize; 4],
         stride: usize,
@@ -194,8 +199,8 @@ impl Random {
 }
 
 /// All that a training step of one convolution reads, at random.
-pub(super) struct Case {
-    pub(super) geometry: Geometry,
+pub(in crate::nn) struct Case {
+    pub(in crate::nn) geometry: Geometry,
     input: [Vec<f32>; 3],
     weight: Vec<f32>,
     output_gradient: [Vec<f32>; 5],
@@ -207,7 +212,7 @@ pub(super) struct Case {
 
 /// What it writes.
 #[derive(Debug, PartialEq)]
-pub(super) struct Results {
+pub(in crate::nn) struct Results {
     output: Vec<f32>,
     output_sums: Vec<Sums>,
     weight_gradient: Vec<f32>,
@@ -218,7 +223,7 @@ pub(super) struct Results {
 }
 
 impl Case {
-    pub(super) fn new(geometry: Geometry, random: &mut Random) -> Case {
+    pub(in crate::nn) fn new(geometry: Geometry, random: &mut Random) -> Case {
         let (inputs, outputs) = (geometry.input_channels, geometry.output_channels);
         let input_len = geometry.images * inputs * geometry.input.area();
         let output_len = geometry.images * outputs * geometry.output.area();
@@ -246,7 +251,7 @@ impl Case {
     }
 
     /// A whole step by the given kernels.
-    pub(super) fn run(
+    pub(in crate::nn) fn run(
         &self,
         forward: impl Fn(&Geometry, Stored<'_>, &[f32], Output<'_>),
         backward: impl Fn(
@@ -325,7 +330,7 @@ impl Case {
 
 impl Results {
     /// Fails where they are further apart than rounding explains.
-    pub(super) fn assert_near(&self, expected: &Results, what: &str) {
+    pub(in crate::nn) fn assert_near(&self, expected: &Results, what: &str) {
         let near = |name: &str, ours: &[f32], theirs: &[f32]| {
             let ours: Vec<f64> = ours.iter().copied().map(f64::from).collect();
             let theirs: Vec<f64> = theirs.iter().copied().map(f64::from).collect();
@@ -369,7 +374,7 @@ impl Results {
 }
 
 /// Every value within 1e-4 of the largest.
-fn assert_near(what: &str, ours: &[f64], theirs: &[f64]) {
+pub(in crate::nn) fn assert_near(what: &str, ours: &[f64], theirs: &[f64]) {
     assert_eq!(ours.len(), theirs.len(), "{what}");
     let largest = theirs
         .iter()
@@ -383,7 +388,7 @@ fn assert_near(what: &str, ours: &[f64], theirs: &[f64]) {
 }
 
 /// Runs `job` on that many threads.
-pub(super) fn on_threads<T: Send>(threads: usize, job: impl FnOnce() -> T + Send) -> T {
+pub(in crate::nn) fn on_threads<T: Send>(threads: usize, job: impl FnOnce() -> T + Send) -> T {
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build()
