@@ -205,11 +205,10 @@ impl<'g> Tape<'g> {
                 }
                 Op::Add(_) => {
                     let bounds = (place.shape.low, place.shape.high);
-                    let (channels, area) = (place.shape.channels, place.shape.size.area());
+                    let planes = (place.shape.channels, place.shape.size.area());
                     let (left, right) = (from(0).stored(), from(1).stored());
                     let Place { kept, values, .. } = place;
-                    add::forward(channels, area, left, right, bounds, kept, values)
-                        .with_context(named)?;
+                    add::forward(planes, left, right, bounds, kept, values).with_context(named)?;
                 }
                 Op::Pool(_) => {
                     if let Some(geometry) = &place.shape.geometry {
@@ -336,15 +335,14 @@ impl<'g> Tape<'g> {
                 }
                 Op::Add(_) => {
                     let bounds = (place.shape.low, place.shape.high);
-                    let (channels, area) = (place.shape.channels, place.shape.size.area());
+                    let planes = (place.shape.channels, place.shape.size.area());
                     if let Ok([left, right]) =
                         before.get_disjoint_mut([node.inputs[0], node.inputs[1]])
                     {
                         let left = left.with_gradient(sink());
                         let right = right.with_gradient(sink());
                         add::backward(
-                            channels,
-                            area,
+                            planes,
                             bounds,
                             &place.kept,
                             &place.values,

@@ -14,8 +14,7 @@ use super::training::{InputGradient, Stored};
 /// # Errors
 /// Lengths that do not fit each other, and no channels or pixels.
 pub(in crate::nn) fn forward(
-    channels: usize,
-    area: usize,
+    (channels, area): (usize, usize),
     left: Stored<'_>,
     right: Stored<'_>,
     (low, high): (f32, f32),
@@ -48,8 +47,7 @@ pub(in crate::nn) fn forward(
 /// # Errors
 /// As [`forward`].
 pub(in crate::nn) fn backward(
-    channels: usize,
-    area: usize,
+    (channels, area): (usize, usize),
     (low, high): (f32, f32),
     kept: &[f32],
     output: &[f32],
@@ -243,8 +241,7 @@ mod tests {
             let [left, right] = [0, 1].map(|side| case.stored(side));
             let mut output = vec![f32::NAN; case.gradient.len()];
             forward(
-                case.channels,
-                case.area,
+                (case.channels, case.area),
                 left,
                 right,
                 case.bounds,
@@ -262,8 +259,7 @@ mod tests {
                 pivot: &case.affine[4],
             };
             backward(
-                case.channels,
-                case.area,
+                (case.channels, case.area),
                 case.bounds,
                 &case.kept,
                 &output,

@@ -382,11 +382,11 @@ fn a_sum_is_the_processors() {
         let len = planes.images * planes.channels * planes.area;
         let gradient = random.values(len);
         let mut expected = vec![0.0; len];
-        let (channels, area) = (planes.channels, planes.area);
+        let sizes = (planes.channels, planes.area);
         let inputs = (left.stored(), right.stored());
         let factors = random.values(planes.images);
         let (one, two) = inputs;
-        cpu::add::forward(channels, area, one, two, bounds, &factors, &mut expected).unwrap();
+        cpu::add::forward(sizes, one, two, bounds, &factors, &mut expected).unwrap();
 
         let mut layer = same(planes);
         let (one, two) = (layer.stored(inputs.0), layer.stored(inputs.1));
@@ -402,7 +402,7 @@ fn a_sum_is_the_processors() {
         let by_cpu = left.gradients(|target| {
             let (left, right) = ((inputs.0, Some(target)), (inputs.1, None));
             let (kept, sum) = (&factors[..], &values[..]);
-            cpu::add::backward(channels, area, bounds, kept, sum, &gradient, left, right).unwrap();
+            cpu::add::backward(sizes, bounds, kept, sum, &gradient, left, right).unwrap();
         });
         let gradient = layer.put(&gradient);
         let by_kernel = left.gradients(|target| {
