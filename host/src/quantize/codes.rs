@@ -6,7 +6,7 @@ use crate::nn::{Activation, Function, Graph, Op, PoolKind};
 /// One code per node of the folded graph, its range by the node's own of the `methods`.
 ///
 /// - What only activation functions read keeps to where they are not flat.
-/// - What only a concatenation reads has the concatenation's code, so that it is rounded once.
+/// - What only a concatenation reads has the concatenation's code, so that it is rounded once, where that keeps its clamp.
 /// - What picks or passes on bytes has the code of what it reads.
 pub(super) fn codes(
     graph: &Graph,
@@ -36,11 +36,7 @@ pub(super) fn codes(
             Op::Input => input.output,
             op if passes_on(op) => codes[node.inputs[0]],
             op => {
-                let concatenation = match readers[index][..] {
-                    [reader] if matches!(graph.nodes[reader].op, Op::Concat) => Some(reader),
-                    _ => None,
-                };
-                let mut code = code(concatenation.unwrap_or(index));
+                let mut code = code(concatenation(graph, &readers, index).unwrap_or(index));
                 if matches!(op, Op::Conv(conv) if conv.activation == Activation::Relu6) {
                     code.scale = code.scale.min((6.0 / 255.0) as f32);
                 }
@@ -56,9 +52,34 @@ pub fn has_range(graph: &Graph, index: usize) -> bool {
     match &graph.nodes[index].op {
         Op::Input | Op::Linear(_) => false,
         op if passes_on(op) => false,
-        _ => {
-            !matches!(readers(graph)[index][..], [reader] if matches!(graph.nodes[reader].op, Op::Concat))
+        _ => concatenation(graph, &readers(graph), index).is_none(),
+    }
+}
+
+/// The concatenation whose code node `index` has: the only one that reads it, unless the node is clamped at 0 and the
+/// concatenation's bytes go below.
+fn concatenation(graph: &Graph, readers: &[Vec<usize>], index: usize) -> Option<usize> {
+    match readers[index][..] {
+        [reader]
+            if matches!(graph.nodes[reader].op, Op::Concat)
+                && (is_never_negative(graph, reader) || !is_never_negative(graph, index)) =>
+        {
+            Some(reader)
         }
+        _ => None,
+    }
+}
+
+fn is_never_negative(graph: &Graph, index: usize) -> bool {
+    let node = &graph.nodes[index];
+    match &node.op {
+        Op::Conv(conv) => conv.activation != Activation::None,
+        Op::Add(activation) => *activation != Activation::None,
+        Op::Pool(_) | Op::GlobalAveragePool | Op::Concat | Op::Squeeze | Op::Flatten => node
+            .inputs
+            .iter()
+            .all(|&input| is_never_negative(graph, input)),
+        _ => false,
     }
 }
 
