@@ -189,8 +189,8 @@ impl Machine for Gpu {
 
 impl Drop for Gpu {
     fn drop(&mut self) {
-        // SAFETY: nobody else has the module. A GPU that fails now has said so before.
         if self.context.bind_to_thread().is_ok() {
+            // SAFETY: nobody else has the module. A GPU that fails now has said so before.
             let _ = unsafe { result::module::unload(self.module) };
         }
     }
