@@ -268,7 +268,9 @@ impl Cuda {
             hints.push("training runs on the CPU meanwhile, on all cores");
         } else if reasons.is_empty() && self.gpus.iter().all(|gpu| gpu.reason.is_some()) {
             reasons.push("no GPU could be opened".to_owned());
-            hints.push("`nvidia-smi` shows what occupies a GPU and which CUDA its driver can do");
+            hints.push(
+                "`nvidia-smi` shows what occupies a GPU; docs/cuda.md names the libraries that training needs",
+            );
         }
         (reasons, hints.first().copied())
     }

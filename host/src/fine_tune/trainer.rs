@@ -27,9 +27,9 @@ pub(super) struct Trainer<'a> {
 }
 
 enum Engine<'a> {
-    Cpu(Cpu<'a>),
+    Cpu(Box<Cpu<'a>>),
     #[cfg(any(test, feature = "cuda"))]
-    Cuda(cuda::Step<'a>),
+    Cuda(Box<cuda::Step<'a>>),
 }
 
 /// The buffers of a step on the processor.
@@ -53,7 +53,7 @@ impl<'a> Trainer<'a> {
         let first = (plan.frozen * graph.nodes.len() as f64) as usize;
         let rates = rates(weights, first, plan);
         let engine = match device {
-            Device::Cpu => Engine::Cpu(Cpu {
+            Device::Cpu => Engine::Cpu(Box::new(Cpu {
                 tape: Tape::new(graph, batch, 3, size, size)?,
                 gradients: weights
                     .parameters
@@ -61,7 +61,7 @@ impl<'a> Trainer<'a> {
                     .map(|parameter| vec![0.0; parameter.values.len()])
                     .collect(),
                 logit_gradient: vec![0.0; batch * classes],
-            }),
+            })),
             #[cfg(any(test, feature = "cuda"))]
             Device::Cuda(gpu) => {
                 let decays = weights
@@ -73,7 +73,7 @@ impl<'a> Trainer<'a> {
                 let step = cuda::Step::new(graph, weights, gpu.0.clone(), sizes, &rates)?;
                 let moments = [&state.optimizer.first[..], &state.optimizer.second[..]];
                 step.send(weights, &state.mean, moments)?;
-                Engine::Cuda(step)
+                Engine::Cuda(Box::new(step))
             }
         };
         Ok(Trainer {

@@ -52,6 +52,8 @@ pub(crate) fn open(index: usize) -> Result<Arc<dyn Machine>> {
         .map_err(|error| said("its compute capability", error))?;
     let name = context.name().map_err(|error| said("its name", error))?;
     let program = compile(&format!("compute_{major}{minor}"))?;
+    // SAFETY: all work goes through one stream, so that nothing has to wait for what happens in another.
+    unsafe { context.disable_event_tracking() };
     let stream = context.default_stream();
     let image = CString::new(program).context("the compiled kernels hold a zero")?;
     // SAFETY: the image is a string of PTX that ends with a zero.
@@ -189,8 +191,8 @@ impl Machine for Gpu {
 
 impl Drop for Gpu {
     fn drop(&mut self) {
-        // SAFETY: nobody else has the module. A GPU that fails now has said so before.
         if self.context.bind_to_thread().is_ok() {
+            // SAFETY: nobody else has the module. A GPU that fails now has said so before.
             let _ = unsafe { result::module::unload(self.module) };
         }
     }
