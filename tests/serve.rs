@@ -185,6 +185,27 @@ fn what_is_wrong_is_a_problem_and_the_service_goes_on() {
 }
 
 #[test]
+fn a_picture_that_would_take_too_much_memory_is_refused() {
+    let dir = Dir::new();
+    let service = Service::start(&dir, &trained().model);
+    // The header of a BMP of 5,000 x 4,000 pixels, with nothing behind it.
+    let mut header = vec![0; 54];
+    header[..2].copy_from_slice(b"BM");
+    for (place, number) in [
+        (10, 54),
+        (14, 40),
+        (18, 5_000),
+        (22, 4_000),
+        (26, 1 | 24 << 16),
+    ] {
+        header[place..place + 4].copy_from_slice(&u32::to_le_bytes(number));
+    }
+    let answer = service.client().post("/v1/label", &header);
+    assert_problem(&answer, 422);
+    assert!(answer.text().contains("16000000"), "{}", answer.text());
+}
+
+#[test]
 fn the_other_places_say_what_they_should() {
     let dir = Dir::new();
     let service = Service::start(&dir, &trained().model);
@@ -328,9 +349,9 @@ fn a_full_queue_is_503_with_a_time_to_try_again() {
             } else {
                 (&tulip, "tulip")
             };
-            let (service, done, busy) = (&service, &done, &busy);
+            let (address, done, busy) = (service.address(), &done, &busy);
             scope.spawn(move || {
-                let mut client = service.client();
+                let mut client = Client::connect(address);
                 while !done.load(Ordering::Relaxed) {
                     let answer = client.post("/v1/label", picture);
                     if answer.status == 200 {

@@ -48,9 +48,9 @@ fn many_clients_get_right_answers_or_a_time_to_try_again() {
     std::thread::scope(|scope| {
         for client in 0..256 {
             let (label, picture) = &pictures[client % 2];
-            let (service, labelled, busy) = (&service, &labelled, &busy);
+            let (address, labelled, busy) = (service.address(), &labelled, &busy);
             let client = move || {
-                let mut client = service.client();
+                let mut client = Client::connect(address);
                 while start.elapsed() < time {
                     let answer = client.post("/v1/label", picture);
                     match answer.status {

@@ -40,7 +40,9 @@ fn lines(path: &Path) -> Vec<Value> {
 /// The value of a line of `/metrics`.
 fn metric(service: &Service, name: &str) -> f64 {
     let metrics = service.client().get("/metrics").text();
-    let line = metrics.lines().find(|line| line.split(' ').next() == Some(name));
+    let line = metrics
+        .lines()
+        .find(|line| line.split(' ').next() == Some(name));
     let line = line.unwrap_or_else(|| panic!("no {name} in {metrics}"));
     line.rsplit_once(' ').unwrap().1.parse().unwrap()
 }
@@ -77,28 +79,47 @@ fn a_commands_frames_are_labelled_and_changes_go_everywhere() {
             }
             // It is away at first, and then there.
             let status = if turn == 0 { "503 Away" } else { "200 OK" };
-            let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            let answer =
+                format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
             stream.write_all(answer.as_bytes()).unwrap();
             if turn > 0 {
                 sender.send(String::from_utf8(request).unwrap()).unwrap();
             }
         }
     });
-    let on_change = "echo \"$GRAFT_PREVIOUS>$GRAFT_LABEL ${NOTIFY_SOCKET-unset}\" >> changes; cat >> events";
+    let on_change =
+        "echo \"$GRAFT_PREVIOUS>$GRAFT_LABEL ${NOTIFY_SOCKET-unset}\" >> changes; cat >> events";
     let arguments = [
-        "--listen", "127.0.0.1:0", "--command", CAMERA, "--lines", "lines", "--on-change", on_change,
-        "--webhook", &url, "--hold", "0.2", "--smooth", "0.1",
+        "--listen",
+        "127.0.0.1:0",
+        "--command",
+        CAMERA,
+        "--lines",
+        "lines",
+        "--on-change",
+        on_change,
+        "--webhook",
+        &url,
+        "--hold",
+        "0.2",
+        "--smooth",
+        "0.1",
     ];
     let notify = std::os::unix::net::UnixDatagram::bind(dir.path("notify")).unwrap();
     let variables = [("NOTIFY_SOCKET", dir.path("notify"))];
-    let variables = variables.each_ref().map(|(name, path)| (*name, path.as_os_str()));
+    let variables = variables
+        .each_ref()
+        .map(|(name, path)| (*name, path.as_os_str()));
     let mut service = Service::start_with(&dir, &trained().model, &arguments, &variables);
     drop(notify);
 
     let line = |count: usize| wait_for("a line", || lines(&dir.path("lines")).get(count).cloned());
     let first = line(0);
     assert_eq!(first["label"], "rose", "{first}");
-    assert_eq!((&first["source"], &first["changed"]), (&"command".into(), &true.into()));
+    assert_eq!(
+        (&first["source"], &first["changed"]),
+        (&"command".into(), &true.into())
+    );
     assert!(first["time"].as_str().unwrap().ends_with('Z'));
     show("tulip.jpg");
     let second = line(1);
@@ -111,7 +132,8 @@ fn a_commands_frames_are_labelled_and_changes_go_everywhere() {
     for label in ["rose", "tulip"] {
         let request = posted.recv_timeout(PATIENCE).unwrap();
         assert!(request.starts_with("POST /hook HTTP/1.1\r\n"), "{request}");
-        let event: Value = serde_json::from_str(request.rsplit_once("\r\n\r\n").unwrap().1).unwrap();
+        let event: Value =
+            serde_json::from_str(request.rsplit_once("\r\n\r\n").unwrap().1).unwrap();
         assert_eq!(event["label"], label);
     }
     assert_eq!(lines(&dir.path("events")), lines(&dir.path("lines")));
@@ -145,7 +167,9 @@ fn a_slow_engine_drops_frames_and_counts_them() {
         (metric(&service, "graft_frames_dropped_total") > 10.0).then_some(())
     });
     // Requests have their turn all the same.
-    let answer = service.client().post("/v1/label", &std::fs::read(dir.path("rose.jpg")).unwrap());
+    let answer = service
+        .client()
+        .post("/v1/label", &std::fs::read(dir.path("rose.jpg")).unwrap());
     assert_eq!(answer.status, 200);
 }
 
@@ -162,13 +186,19 @@ fn pictures_that_appear_in_a_folder_are_labelled_once() {
         let lines = lines(&dir.path("lines"));
         (lines.len() >= 2).then_some(lines)
     });
-    let mut paths: Vec<_> = found.iter().map(|line| line["path"].as_str().unwrap()).collect();
+    let mut paths: Vec<_> = found
+        .iter()
+        .map(|line| line["path"].as_str().unwrap())
+        .collect();
     paths.sort_unstable();
     assert_eq!(paths, ["in/a.jpg", "in/below/b.png"]);
     // One that is written anew is new.
     copy(&dir, "tulip/000.jpg", "in/a.jpg");
     let third = wait_for("a third line", || lines(&dir.path("lines")).get(2).cloned());
-    assert_eq!((&third["path"], &third["label"]), (&"in/a.jpg".into(), &"tulip".into()));
+    assert_eq!(
+        (&third["path"], &third["label"]),
+        (&"in/a.jpg".into(), &"tulip".into())
+    );
 }
 
 #[test]
@@ -186,7 +216,14 @@ fn raw_frames_and_a_region_come_from_standard_input() {
     dir.write("rose.jpg", photo);
     let frames = format!("rgb24:{width}x{height}");
     let region = format!("10,5,{},{}", pixels.width, pixels.height);
-    let arguments = ["--listen", "127.0.0.1:0", "--command", "cat frame; sleep 60", "--lines", "lines"];
+    let arguments = [
+        "--listen",
+        "127.0.0.1:0",
+        "--command",
+        "cat frame; sleep 60",
+        "--lines",
+        "lines",
+    ];
     let arguments = [&arguments[..], &["--frames", &frames, "--region", &region]].concat();
     let service = Service::start_with(&dir, &trained().model, &arguments, &[]);
     let line = wait_for("a line", || lines(&dir.path("lines")).first().cloned());
@@ -201,7 +238,10 @@ fn raw_frames_and_a_region_come_from_standard_input() {
 fn unsure_pictures_are_kept_as_training_reads_them() {
     let dir = Dir::new();
     copy(&dir, "rose/000.jpg", "now");
-    dir.write("serve.toml", "spool_below = 1.0\nspool_per_hour = 100000\nspool_megabytes = 1\n");
+    dir.write(
+        "serve.toml",
+        "spool_below = 1.0\nspool_per_hour = 100000\nspool_megabytes = 1\n",
+    );
     let service = serve(&dir, &["--config", "serve.toml", "--command", CAMERA]);
     let folder = dir.path("unsure/rose");
     wait_for("a kept picture", || {
@@ -211,12 +251,21 @@ fn unsure_pictures_are_kept_as_training_reads_them() {
     drop(service);
     copy(&dir, "tulip/000.jpg", "unsure/tulip/a.jpg");
     let checked = graft(&dir).args(["check", "unsure"]).run();
-    assert!(checked.stdout.contains("rose"), "{}{}", checked.stdout, checked.stderr);
+    assert!(
+        checked.stdout.contains("rose"),
+        "{}{}",
+        checked.stdout,
+        checked.stderr
+    );
 }
 
 #[test]
 fn ffmpeg_is_a_source() {
-    if std::process::Command::new("ffmpeg").arg("-version").output().is_err() {
+    if std::process::Command::new("ffmpeg")
+        .arg("-version")
+        .output()
+        .is_err()
+    {
         if long() {
             skip("no ffmpeg");
         }
@@ -227,7 +276,8 @@ fn ffmpeg_is_a_source() {
         copy(&dir, picture, &format!("{index}.jpg"));
     }
     // Each picture for three seconds.
-    let command = "ffmpeg -nostdin -loglevel error -re -framerate 1/3 -i %d.jpg -r 10 -f mjpeg -q:v 2 -";
+    let command =
+        "ffmpeg -nostdin -loglevel error -re -framerate 1/3 -i %d.jpg -r 10 -f mjpeg -q:v 2 -";
     let service = serve(&dir, &["--command", command, "--lines", "lines"]);
     let labels = wait_for("two labels", || {
         let lines = lines(&dir.path("lines"));

@@ -11,7 +11,9 @@ const EXPOSURE_LAN: &str = "12";
 const EXPOSURE_SOCKET: &str = "4";
 
 fn package(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../device/package").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../device/package")
+        .join(name)
 }
 
 fn has_systemd_analyze() -> bool {
@@ -25,11 +27,25 @@ fn the_unit_allows_little() {
         return skip("no systemd-analyze");
     }
     let dir = Dir::new();
-    let unit = dir.write("graft-device.service", std::fs::read(package("graft-device.service")).unwrap());
+    let unit = dir.write(
+        "graft-device.service",
+        std::fs::read(package("graft-device.service")).unwrap(),
+    );
     let exposure = |threshold: &str| {
-        let command = dir.command("systemd-analyze").args(["security", "--offline=true", "--no-pager"]);
-        let finished = command.arg(format!("--threshold={threshold}")).arg(&unit).run();
-        assert_eq!(finished.code, Some(0), "{}{}", finished.stdout, finished.stderr);
+        let command =
+            dir.command("systemd-analyze")
+                .args(["security", "--offline=true", "--no-pager"]);
+        let finished = command
+            .arg(format!("--threshold={threshold}"))
+            .arg(&unit)
+            .run();
+        assert_eq!(
+            finished.code,
+            Some(0),
+            "{}{}",
+            finished.stdout,
+            finished.stderr
+        );
     };
     exposure(EXPOSURE_LAN);
     let drop_in = std::fs::read(package("unix-socket.conf")).unwrap();
@@ -37,8 +53,14 @@ fn the_unit_allows_little() {
     exposure(EXPOSURE_SOCKET);
     let text = std::fs::read_to_string(&unit).unwrap();
     for line in [
-        "Type=notify", "StartLimitIntervalSec=60", "StartLimitBurst=5", "WatchdogSec=30", "MemoryMax=512M",
-        "TasksMax=32", "StateDirectory=graft-device", "User=graft-device",
+        "Type=notify",
+        "StartLimitIntervalSec=60",
+        "StartLimitBurst=5",
+        "WatchdogSec=30",
+        "MemoryMax=256M",
+        "TasksMax=32",
+        "StateDirectory=graft-device",
+        "User=graft-device",
     ] {
         assert!(text.lines().any(|other| other == line), "{line}");
     }
@@ -52,17 +74,25 @@ fn the_default_configuration_is_right_and_names_every_key() {
         .lines()
         .filter_map(|line| line.strip_prefix("# ").unwrap_or(line).split_once(" = "))
         .map(|(key, _)| key)
-        .filter(|key| key.chars().all(|letter| letter.is_ascii_lowercase() || letter == '_'))
+        .filter(|key| {
+            key.chars()
+                .all(|letter| letter.is_ascii_lowercase() || letter == '_')
+        })
         .collect();
     let help = graft_device(&dir).args(["serve", "--help"]).stdout();
     let flags: BTreeSet<_> = help
         .split("--")
         .skip(1)
-        .filter_map(|part| part.split(|letter: char| !(letter.is_ascii_lowercase() || letter == '-')).next())
+        .filter_map(|part| {
+            part.split(|letter: char| !(letter.is_ascii_lowercase() || letter == '-'))
+                .next()
+        })
         .map(|flag| flag.replace('-', "_"))
         .collect();
     for flag in &flags {
-        if !["config", "stdin", "help", "state_dir", ""].contains(&flag.as_str()) && help.contains(&format!("--{} ", flag.replace('_', "-"))) {
+        if !["config", "stdin", "help", "state_dir", ""].contains(&flag.as_str())
+            && help.contains(&format!("--{} ", flag.replace('_', "-")))
+        {
             assert!(keys.contains(flag.as_str()), "no key for --{flag}");
         }
     }
@@ -70,24 +100,41 @@ fn the_default_configuration_is_right_and_names_every_key() {
     let all: String = text
         .lines()
         .map(|line| match line.strip_prefix("# ") {
-            Some(rest) if keys.iter().any(|key| rest.starts_with(&format!("{key} = "))) => format!("{rest}\n"),
+            Some(rest)
+                if keys
+                    .iter()
+                    .any(|key| rest.starts_with(&format!("{key} = "))) =>
+            {
+                format!("{rest}\n")
+            }
             _ => format!("{line}\n"),
         })
         // One source.
         .filter(|line| !line.starts_with("watch") && !line.starts_with("command = \"ffmpeg"))
         .filter(|line| !line.starts_with("token_file") && !line.starts_with("state"))
         .collect();
-    dir.write("serve.toml", all.replace("/var/lib/graft-device", ".").replace("127.0.0.1:8080", "127.0.0.1:0"));
+    dir.write(
+        "serve.toml",
+        all.replace("/var/lib/graft-device", ".")
+            .replace("127.0.0.1:8080", "127.0.0.1:0"),
+    );
     let refused = graft_device(&dir)
         .args(["serve", "--config", "serve.toml", "--state", "."])
         .run()
         .expect_code(2);
-    assert!(refused.stderr.contains("can't open the model ./model.onnx"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("can't open the model ./model.onnx"),
+        "{}",
+        refused.stderr
+    );
 }
 
 /// The system calls of a set, such as `@system-service`, sets in it included.
 fn calls(set: &str) -> BTreeSet<String> {
-    let printed = Command::new("systemd-analyze").args(["syscall-filter", "--no-pager", set]).output().unwrap();
+    let printed = Command::new("systemd-analyze")
+        .args(["syscall-filter", "--no-pager", set])
+        .output()
+        .unwrap();
     let mut calls = BTreeSet::new();
     for line in String::from_utf8(printed.stdout).unwrap().lines() {
         let name = line.trim();
@@ -118,7 +165,10 @@ fn the_service_needs_no_more_than_the_unit_gives() {
         .into_command();
     let trace = dir.path("trace");
     let mut command = Command::new("strace");
-    command.args(["-f", "-qq", "-o"]).arg(&trace).arg(served.get_program());
+    command
+        .args(["-f", "-qq", "-o"])
+        .arg(&trace)
+        .arg(served.get_program());
     command.args(served.get_args()).current_dir(dir.path(""));
     let mut service = Service::run(command);
     let token = std::fs::read_to_string(dir.path("state/token")).unwrap();
@@ -127,15 +177,28 @@ fn the_service_needs_no_more_than_the_unit_gives() {
     let photo = std::fs::read(trained().photos.join("rose/000.jpg")).unwrap();
     let authorization = format!("Bearer {}", token.trim());
     let headers = [("Authorization", authorization.as_str())];
-    assert_eq!(client.request("POST", "/v1/label", &headers, &photo).unwrap().status, 200);
+    assert_eq!(
+        client
+            .request("POST", "/v1/label", &headers, &photo)
+            .unwrap()
+            .status,
+        200
+    );
     // strace hands signals on to the service, its only child.
-    let child = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", service.id())).unwrap();
+    let child =
+        std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", service.id())).unwrap();
     let child = child.split_whitespace().next().unwrap();
     let maps = std::fs::read_to_string(format!("/proc/{child}/maps")).unwrap();
     assert!(maps.lines().all(|line| !line.contains("rwx")), "{maps}");
-    Command::new("kill").args(["-s", "HUP", child]).status().unwrap();
+    Command::new("kill")
+        .args(["-s", "HUP", child])
+        .status()
+        .unwrap();
     service.wait_for("the model is the same");
-    Command::new("kill").args(["-s", "TERM", child]).status().unwrap();
+    Command::new("kill")
+        .args(["-s", "TERM", child])
+        .status()
+        .unwrap();
     service.ended();
 
     let mut allowed = calls("@system-service");
@@ -153,14 +216,24 @@ fn the_service_needs_no_more_than_the_unit_gives() {
         let Some((name, rest)) = call.split_once('(') else {
             continue;
         };
-        if name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_') {
+        if name
+            .chars()
+            .all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
+        {
             used.insert(name.to_owned());
         }
-        let writes = name == "openat" && (rest.contains("O_WRONLY") || rest.contains("O_RDWR") || rest.contains("O_CREAT"));
-        assert!(!writes || rest.contains("\"state/") || rest.contains("/dev/null"), "it writes elsewhere: {line}");
+        let writes = name == "openat"
+            && (rest.contains("O_WRONLY") || rest.contains("O_RDWR") || rest.contains("O_CREAT"));
+        assert!(
+            !writes || rest.contains("\"state/") || rest.contains("/dev/null"),
+            "it writes elsewhere: {line}"
+        );
     }
     assert!(used.contains("accept4") && used.len() > 20, "{used:?}");
     // strace itself starts the program.
-    let more: Vec<_> = used.difference(&allowed).filter(|name| *name != "execve").collect();
+    let more: Vec<_> = used
+        .difference(&allowed)
+        .filter(|name| *name != "execve")
+        .collect();
     assert!(more.is_empty(), "not in the unit's filter: {more:?}");
 }

@@ -86,6 +86,10 @@ pub const WEIGHT_BITS: std::ops::RangeInclusive<u8> = 2..=8;
 /// Bytes of a model file: 512 MiB. A large float backbone has 120 MB, an int8 one a quarter of it.
 pub const MAX_MODEL_FILE_BYTES: u64 = 512 << 20;
 
+/// Pixels of an image that the service decodes whole: 16 million, so that it stays below 256 MiB with
+/// [`DECODING_BYTES_PER_PIXEL`] for each. A large sequential JPEG is decoded at a fraction of its size and may have more.
+pub const MAX_SERVICE_PIXELS: u64 = 16_000_000;
+
 /// Bytes of a request's body in the service: 8 MiB. Phones' photos have 2 to 6 MB.
 pub const MAX_BODY_BYTES: usize = 8 << 20;
 

@@ -144,15 +144,6 @@ impl Client {
         Ok((length > 0).then_some(chunk))
     }
 
-    /// Whether the other side closes without another byte.
-    pub(crate) fn is_closed(&mut self) -> bool {
-        let mut byte = [0];
-        match self.0.read(&mut byte) {
-            Ok(read) => read == 0,
-            Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
-        }
-    }
-
     fn line(&mut self) -> io::Result<String> {
         let mut line = String::new();
         self.0.read_line(&mut line)?;

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use graft_engine::label::Verdict;
 use graft_engine::{Classification, Engine};
 use graft_shared::card::Probe;
-use graft_shared::decode::decode;
+use graft_shared::decode::decode_within;
 use graft_shared::digest::hex;
 use graft_shared::error::{Context, Error, Result};
 use graft_shared::exif;
+use graft_shared::limits::MAX_SERVICE_PIXELS;
 use graft_shared::preprocess::Pixels;
 use serde::Serialize;
 
@@ -115,10 +116,12 @@ impl Model {
         let start = Instant::now();
         let preprocess = &self.engine.card().preprocess;
         let input = match region {
-            None => preprocess.apply(bytes),
-            Some(region) => decode(bytes)
-                .and_then(|pixels| region.of(&pixels))
-                .and_then(|part| preprocess.apply_pixels(&part)),
+            None => preprocess.apply_within(bytes, MAX_SERVICE_PIXELS),
+            Some(region) => {
+                decode_within(bytes, &|width, height| (width, height), MAX_SERVICE_PIXELS)
+                    .and_then(|image| region.of(&image.pixels))
+                    .and_then(|part| preprocess.apply_pixels(&part))
+            }
         };
         let input = input.map_err(Failure::Picture)?;
         Ok(Labelling {

@@ -48,18 +48,22 @@ pub(crate) async fn accept(
         let token = alive.borrow_and_update().clone();
         tokio::spawn(async move {
             service.metrics.connections.add(1);
-            serve(stream, &service, stop).await;
+            let stream = serve(stream, &service, stop).await;
+            drop(token);
+            // Its end is the end, however it comes.
+            let _ = timeout(LINGER, linger(stream)).await;
             service.metrics.connections.sub(1);
-            drop((place, token));
+            drop(place);
         });
     }
 }
 
+/// Answers what comes in, until either side has enough.
 async fn serve(
     stream: Box<dyn Stream>,
     service: &Arc<Service>,
     mut stop: watch::Receiver<Option<mpsc::Sender<()>>>,
-) {
+) -> Patient {
     let handle = service_fn(|request| {
         let service = service.clone();
         async move { Ok::<_, std::convert::Infallible>(answer(&service, request).await) }
@@ -81,9 +85,7 @@ async fn serve(
             }
         }
     }
-    let stream = connection.into_parts().io.into_inner();
-    // Its end is the end, however it comes.
-    let _ = timeout(LINGER, linger(stream)).await;
+    connection.into_parts().io.into_inner()
 }
 
 /// Reads until the client has closed.

@@ -10,14 +10,14 @@ use http_body_util::channel::{Channel, Sender};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Request, Response, StatusCode};
-use serde_json::json;
+use serde::Serialize;
 
 use super::form::{self, Form};
 use super::problem::Problem;
 use super::{JSON, Reply, body, ready, text};
 use crate::serve::Service;
 use crate::serve::model::{Ask, Failure};
-use crate::serve::queue::Refused;
+use crate::serve::queue;
 
 /// Objects, one a line.
 const JSON_LINES: &str = "application/jsonl";
@@ -84,7 +84,7 @@ fn bad(detail: String) -> Problem {
 /// The line of an answer, or the problem that it is.
 fn judge(
     service: &Service,
-    answer: Result<Result<(String, Duration), Failure>, Refused>,
+    answer: Result<Result<(String, Duration), Failure>, queue::Refused>,
 ) -> Result<String, Problem> {
     let failed = |detail| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail);
     match answer {
@@ -98,8 +98,8 @@ fn judge(
             Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, error.line()))
         }
         Ok(Err(Failure::Model(error))) => Err(failed(error.line())),
-        Err(Refused::Panicked) => Err(failed("labelling it panicked".to_owned())),
-        Err(Refused::Full) => Err(Problem::busy("too many pictures wait already")),
+        Err(queue::Refused::Panicked) => Err(failed("labelling it panicked".to_owned())),
+        Err(queue::Refused::Full) => Err(Problem::busy("too many pictures wait already")),
     }
 }
 
@@ -145,11 +145,16 @@ async fn label_file(service: &Service, file: form::File, ask: Ask) -> Result<Str
     judge(service, answer)
 }
 
-/// As `label --json` says it.
+/// A line of `label --json` for a file that can't be labelled.
+#[derive(Serialize)]
+struct Refused<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<&'a str>,
+    error: &'a str,
+}
+
 fn refused(path: Option<&str>, problem: &Problem) -> String {
-    let fields = match path {
-        Some(path) => json!({"path": path, "error": problem.detail()}),
-        None => json!({"error": problem.detail()}),
-    };
-    format!("{fields}\n")
+    let error = problem.detail();
+    // Strings can always be written.
+    serde_json::to_string(&Refused { path, error }).unwrap_or_default() + "\n"
 }

@@ -2,7 +2,7 @@
 
 use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
-use serde_json::json;
+use serde::Serialize;
 
 use super::{Reply, whole};
 
@@ -55,15 +55,27 @@ impl Problem {
     }
 }
 
+/// The members that RFC 9457 has.
+#[derive(Serialize)]
+struct Fields<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: &'a str,
+}
+
 impl From<Problem> for Reply {
     fn from(problem: Problem) -> Self {
-        let fields = json!({
-            "type": "about:blank",
-            "title": problem.status.canonical_reason().unwrap_or("error"),
-            "status": problem.status.as_u16(),
-            "detail": problem.detail,
-        });
-        let mut reply = Response::new(whole(format!("{fields}\n")));
+        let fields = Fields {
+            kind: "about:blank",
+            title: problem.status.canonical_reason().unwrap_or("error"),
+            status: problem.status.as_u16(),
+            detail: &problem.detail,
+        };
+        // Strings and a number can always be written.
+        let json = serde_json::to_string(&fields).unwrap_or_default();
+        let mut reply = Response::new(whole(json + "\n"));
         *reply.status_mut() = problem.status;
         let headers = reply.headers_mut();
         headers.insert(
