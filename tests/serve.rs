@@ -266,9 +266,9 @@ fn others_need_the_token() {
         .permissions()
         .mode();
     assert_eq!((token.trim().len(), mode & 0o777), (64, 0o600));
+    let port = service.address().port();
     let ask = |target, authorization: &str| {
         let headers = [("Authorization", authorization), ("Host", "board.local")];
-        let port = service.address().port();
         let mut client = Client::connect(([127, 0, 0, 1], port).into());
         client.request("GET", target, &headers, b"").unwrap()
     };
@@ -293,9 +293,8 @@ fn others_need_the_token() {
     // A new token counts from the next reload on.
     dir.write("token", "a token that somebody has written");
     service.signal("HUP");
-    assert_eq!(ask("/v1/model", &bearer).status, 200);
     service.wait_for("the model is the same");
-    let port = service.address().port();
+    assert_eq!(ask("/v1/model", &bearer).status, 401);
     let mut client = Client::connect(([127, 0, 0, 1], port).into());
     let headers = [("Authorization", "bearer a token that somebody has written")];
     assert_eq!(

@@ -217,11 +217,9 @@ fn the_end_under_load_cuts_no_answer() {
             scope.spawn(|| {
                 let rose = rose();
                 while !ended.load(Ordering::Relaxed) {
-                    let Ok(stream) = std::net::TcpStream::connect(address) else {
+                    let Ok(mut client) = Client::try_connect(address) else {
                         return;
                     };
-                    drop(stream);
-                    let mut client = Client::connect(address);
                     loop {
                         match client.request("POST", "/v1/label", &[], &rose) {
                             Ok(answer) => {

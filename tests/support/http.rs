@@ -44,11 +44,15 @@ impl Answer {
 
 impl Client {
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("a connection");
+        Self::try_connect(address).expect("a connection")
+    }
+
+    pub(crate) fn try_connect(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self(BufReader::new(Box::new(stream)))
+        Ok(Self(BufReader::new(Box::new(stream))))
     }
 
     pub(crate) fn connect_unix(path: &Path) -> Self {
@@ -99,31 +103,7 @@ impl Client {
 
     /// The next answer; where the other side has closed before it began, that is `NotConnected`.
     pub(crate) fn answer(&mut self) -> io::Result<Answer> {
-        let status = self.line()?;
-        if status.is_empty() {
-            return Err(io::ErrorKind::NotConnected.into());
-        }
-        let status = status
-            .split(' ')
-            .nth(1)
-            .and_then(|status| status.parse().ok());
-        let status = status.ok_or(io::ErrorKind::UnexpectedEof)?;
-        let mut headers = Vec::new();
-        loop {
-            let line = self.line()?;
-            let Some((name, value)) = line.split_once(':') else {
-                break;
-            };
-            headers.push((name.to_owned(), value.trim().to_owned()));
-        }
-        if status == 100 {
-            return self.answer();
-        }
-        let mut answer = Answer {
-            status,
-            headers,
-            body: Vec::new(),
-        };
+        let mut answer = self.head()?;
         if answer.header("transfer-encoding") == Some("chunked") {
             while let Some(chunk) = self.chunk()? {
                 answer.body.extend(chunk);
@@ -133,6 +113,32 @@ impl Client {
             self.0.read_exact(&mut answer.body)?;
         }
         Ok(answer)
+    }
+
+    /// The next answer where it has no body, as that to `HEAD`.
+    pub(crate) fn head(&mut self) -> io::Result<Answer> {
+        let line = self.line()?;
+        if line.is_empty() {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        let status = line.split(' ').nth(1).and_then(|word| word.parse().ok());
+        let status = status.ok_or(io::ErrorKind::InvalidData)?;
+        let mut headers = Vec::new();
+        loop {
+            let line = self.line()?;
+            let Some((name, value)) = line.split_once(':') else {
+                break;
+            };
+            headers.push((name.to_owned(), value.trim().to_owned()));
+        }
+        if status == 100 {
+            return self.head();
+        }
+        Ok(Answer {
+            status,
+            headers,
+            body: Vec::new(),
+        })
     }
 
     fn chunk(&mut self) -> io::Result<Option<Vec<u8>>> {

@@ -25,13 +25,13 @@ mod stream;
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use graft_shared::error::{Context, Error, Result};
 use graft_shared::limits::DRAIN_DEADLINE;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
-use tokio::task::spawn_blocking;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use self::http::access::Access;
@@ -237,10 +237,18 @@ async fn reload(service: &Arc<Service>) {
     service.notifier.ready(&status);
 }
 
-/// Opens the model beside the requests.
+/// Opens the model beside the requests, on a thread of its own.
 async fn open(service: &Service) -> Result<Opened> {
     let models = service.models.clone();
-    spawn_blocking(move || models.open())
+    let (sender, opened) = oneshot::channel();
+    thread::Builder::new()
+        .name("model".to_owned())
+        .spawn(move || {
+            // Nobody waits any more when the service ends.
+            let _ = sender.send(models.open());
+        })
+        .context("can't start a thread for the model")?;
+    opened
         .await
         .unwrap_or_else(|_| Err(Error::new("opening the model panicked")))
 }

@@ -118,3 +118,63 @@ fn job<T: Send + 'static>(
     });
     (job, receiver)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::panic, clippy::unwrap_used)]
+    use super::*;
+
+    fn run<T>(test: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        runtime.unwrap().block_on(test)
+    }
+
+    #[test]
+    fn a_panic_costs_the_work_that_panicked() {
+        let queue = Queue::start(1).unwrap();
+        run(async {
+            for turn in 0..3 {
+                let panicked = queue.offer(|| panic!("on purpose")).await;
+                assert_eq!(panicked, Err::<(), _>(Refused::Panicked));
+                assert_eq!(queue.offer(move || turn).await, Ok(turn));
+            }
+        });
+    }
+
+    #[test]
+    fn a_full_queue_refuses_and_says_for_how_long_it_works() {
+        let queue = Queue::start(1).unwrap();
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        run(async {
+            let hanging = queue.offer(move || wait.recv().is_err());
+            let mut hanging = Box::pin(hanging);
+            let once = std::future::poll_fn(|context| {
+                let _ = hanging.as_mut().poll(context);
+                std::task::Poll::Ready(())
+            });
+            once.await;
+            while queue.longest() < Duration::from_millis(20) {
+                thread::sleep(Duration::from_millis(1));
+            }
+            // The thread has one; so many wait.
+            let mut waiting: Vec<_> = (0..MAX_QUEUE)
+                .map(|turn| Box::pin(queue.offer(move || turn)))
+                .collect();
+            for work in &mut waiting {
+                std::future::poll_fn(|context| {
+                    assert!(work.as_mut().poll(context).is_pending());
+                    std::task::Poll::Ready(())
+                })
+                .await;
+            }
+            assert_eq!(queue.depth(), MAX_QUEUE);
+            assert_eq!(queue.offer(|| ()).await, Err(Refused::Full));
+            drop(go);
+            assert_eq!(hanging.await, Ok(true));
+            for (turn, work) in waiting.into_iter().enumerate() {
+                assert_eq!(work.await, Ok(turn));
+            }
+            assert_eq!(queue.longest(), Duration::ZERO);
+        });
+    }
+}

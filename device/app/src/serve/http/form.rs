@@ -190,3 +190,100 @@ fn file_name(head: &[u8]) -> Option<String> {
     }
     Some(name.replace("%22", "\""))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    impl Chunks for VecDeque<&[u8]> {
+        async fn chunk(&mut self) -> Result<Option<hyper::body::Bytes>, Problem> {
+            Ok(self.pop_front().map(hyper::body::Bytes::copy_from_slice))
+        }
+    }
+
+    /// Names and bytes of a form's files, and what ended it.
+    fn read(chunks: &[&[u8]]) -> (Vec<(String, Vec<u8>)>, Option<String>) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        let body: VecDeque<_> = chunks.iter().copied().collect();
+        let (memory, mut files) = (Memory::new(), Vec::new());
+        let mut form = Form::new(body, "x-y");
+        loop {
+            match runtime.block_on(form.next(&memory)) {
+                Ok(Some(file)) => files.push((file.name, file.bytes.to_vec())),
+                Ok(None) => return (files, None),
+                Err(problem) => return (files, Some(problem.detail().to_owned())),
+            }
+        }
+    }
+
+    const FORM: &[u8] = b"preamble\r\n--x-y\r\n\
+        Content-Disposition: form-data; name=\"a\"; filename=\"a.jpg\"\r\nContent-Type: image/jpeg\r\n\r\n\
+        one\r\n--x-\r\n--x\r\n\r\n--x-y \r\n\
+        content-disposition: form-data; name=\"note\"\r\n\r\nno file\r\n--x-y\r\n\r\nno headers\r\n--x-y\r\n\
+        Content-Disposition: form-data; name=\"b\"; filename=\"q\\\"\\\\%22.png\"\r\n\r\n\r\n--x-y\r\n\
+        Content-Disposition: form-data; filename=c\r\n\r\n\r\n\r\n--x-y--\r\nepilogue";
+
+    #[test]
+    fn files_are_found_wherever_chunks_end() {
+        let files = [
+            ("a.jpg".to_owned(), b"one\r\n--x-\r\n--x\r\n".to_vec()),
+            ("q\"\\\".png".to_owned(), vec![]),
+            ("c".to_owned(), b"\r\n".to_vec()),
+        ];
+        for cut in 0..=FORM.len() {
+            let (found, error) = read(&[&FORM[..cut], &FORM[cut..]]);
+            assert_eq!((&found[..], error), (&files[..], None), "cut at {cut}");
+        }
+        let bytes: Vec<_> = FORM.chunks(1).collect();
+        assert_eq!(read(&bytes).0, files);
+    }
+
+    #[test]
+    fn what_is_no_form_ends_with_a_reason_and_bounded_memory() {
+        let end = FORM.len() - b"--\r\nepilogue".len();
+        for cut in 0..end {
+            let (_, error) = read(&[&FORM[..cut]]);
+            assert_eq!(
+                error.as_deref(),
+                Some("the form is damaged: it is cut off"),
+                "{cut}"
+            );
+        }
+        let endless = vec![b'a'; 4_096];
+        let (_, error) = read(&vec![&endless[..]; 100]);
+        assert_eq!(
+            error.as_deref(),
+            Some("the form is damaged: its headers have no end")
+        );
+        let mut large = vec![&FORM[..120], b"\r\n\r\n"];
+        large.extend(vec![&endless[..]; 4_096]);
+        let (files, error) = read(&large);
+        assert!(files.is_empty() && error.unwrap().starts_with("a picture may have"));
+    }
+
+    #[test]
+    fn boundaries_are_read_from_the_content_type() {
+        let of = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, value.parse().unwrap());
+            boundary(&headers).map(str::to_owned)
+        };
+        let x = Some("x".to_owned());
+        assert_eq!(of("multipart/form-data; boundary=x"), x);
+        assert_eq!(of("Multipart/Form-Data; charset=utf-8; Boundary=\"x\""), x);
+        for none in [
+            "image/jpeg",
+            "multipart/form-data",
+            "text/plain; boundary=x",
+            "multipart/form-data; boundary=",
+        ] {
+            assert_eq!(of(none), None, "{none}");
+        }
+    }
+}

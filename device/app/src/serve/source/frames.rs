@@ -229,9 +229,9 @@ mod tests {
         ]
         .concat();
         assert_eq!(split(&stream), [FRAME, FRAME, FRAME]);
-        // Cut anywhere, the next one is found.
+        // Cut anywhere, another one is found: a damaged segment is at most 64 KiB long.
         for end in 2..FRAME.len() {
-            let stream = [&FRAME[..end], FRAME, FRAME].concat();
+            let stream = [&FRAME[..end], &FRAME.repeat(4_000)].concat();
             assert_eq!(split(&stream).last().unwrap(), FRAME, "cut at {end}");
         }
     }
