@@ -238,7 +238,15 @@ fn the_other_places_say_what_they_should() {
         );
     }
     let api = client.get("/openapi.json").json();
-    for path in ["/v1/label", "/v1/model", "/healthz", "/readyz", "/metrics"] {
+    for path in [
+        "/v1/label",
+        "/v1/model",
+        "/v1/live",
+        "/v1/live/picture",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+    ] {
         assert!(api["paths"][path].is_object(), "{path}");
     }
 }

@@ -40,7 +40,7 @@ pub(crate) enum Command {
     Bench(BenchArguments),
     /// Check the model file and that it computes what it should here
     Verify(ModelArguments),
-    /// Label pictures that come over HTTP
+    /// Label pictures that come over HTTP, from a camera or into a folder
     Serve(ServeArguments),
     /// Print the script that completes commands in a shell: for packages
     #[command(hide = true)]

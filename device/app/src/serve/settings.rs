@@ -28,7 +28,7 @@ const USUAL_SPOOL_PER_HOUR: u32 = 60;
 /// The folder in the state folder where they are kept.
 const SPOOL_FOLDER: &str = "unsure";
 
-/// The keys of the configuration file; each is a flag of the same name, and means the same.
+/// The keys of the configuration file; a flag of the same name goes first.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct File {
