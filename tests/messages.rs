@@ -19,7 +19,15 @@ fn help(finished: Finished) -> String {
 fn graft_device_help() {
     let dir = Dir::new();
     assert_snapshot!("graft-device", help(graft_device(&dir).arg("--help").run()));
-    for command in ["label", "eval", "preprocess", "info", "bench", "verify"] {
+    for command in [
+        "label",
+        "eval",
+        "preprocess",
+        "info",
+        "bench",
+        "verify",
+        "serve",
+    ] {
         let text = help(graft_device(&dir).args([command, "--help"]).run());
         assert_snapshot!(format!("graft-device-{command}"), text);
     }

@@ -1,5 +1,7 @@
 //! Every limit on what is read, with its unit and its reason. What exceeds one is refused before it costs memory.
 
+use std::time::Duration;
+
 /// Bytes of an image file: 64 MiB. A 100-megapixel camera JPEG has about 50 MB.
 pub const MAX_IMAGE_FILE_BYTES: usize = 64 << 20;
 
@@ -83,3 +85,41 @@ pub const WEIGHT_BITS: std::ops::RangeInclusive<u8> = 2..=8;
 
 /// Bytes of a model file: 512 MiB. A large float backbone has 120 MB, an int8 one a quarter of it.
 pub const MAX_MODEL_FILE_BYTES: u64 = 512 << 20;
+
+/// Pixels of an image that the service decodes whole: 16 million, so that it stays below 256 MiB with
+/// [`DECODING_BYTES_PER_PIXEL`] for each. A large sequential JPEG is decoded at a fraction of its size and may have more.
+pub const MAX_SERVICE_PIXELS: u64 = 16_000_000;
+
+/// Bytes of a request's body in the service: 8 MiB. Phones' photos have 2 to 6 MB.
+pub const MAX_BODY_BYTES: usize = 8 << 20;
+
+/// Bytes of all requests' bodies that the service holds at once: 40 MiB, five of the largest.
+pub const MAX_BODIES_BYTES: usize = 40 << 20;
+
+/// Bytes of a request's first line and headers: 16 KiB.
+pub const MAX_HEAD_BYTES: usize = 16 << 10;
+
+/// Bytes of a request's target, the path and what follows it: 2,048.
+pub const MAX_TARGET_BYTES: usize = 2_048;
+
+/// Headers of a request: 64.
+pub const MAX_HEADERS: usize = 64;
+
+/// Connections that the service keeps at once: 768. With the files that it has open, that stays below the 1,024 that a
+/// process may open by default.
+pub const MAX_CONNECTIONS: usize = 768;
+
+/// Pictures that wait for the engine: 32. Beyond that an answer would come too late to be of use.
+pub const MAX_QUEUE: usize = 32;
+
+/// Within this a request's head must be there, also the next one's on a connection that is kept.
+pub const HEAD_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Within this a request's body must be there.
+pub const BODY_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Within this a client must have taken some more of its answer.
+pub const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What has been begun when the service is stopped may take this long to end.
+pub const DRAIN_DEADLINE: Duration = Duration::from_secs(5);

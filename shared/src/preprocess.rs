@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::decode::{Reduced, decode, decode_reduced};
+use crate::decode::{Needed, decode_within};
 use crate::error::{Error, Result};
 use crate::limits::{MAX_IMAGE_PIXELS, MAX_INPUT_SIDE, MIN_CROP_PCT, MIN_INPUT_SIDE};
 use crate::resize::{Area, Window, resize};
@@ -19,7 +19,7 @@ pub struct Preprocess {
     /// The resampling filter.
     pub filter: Filter,
     /// Whether a JPEG that is much larger than needed is decoded at 1/2, 1/4 or 1/8 of its size
-    /// ([`decode_reduced`]): several times as fast, and nearly the same pixels.
+    /// ([`decode_reduced`](crate::decode::decode_reduced)): several times as fast, and nearly the same pixels.
     pub dct_scaling: bool,
 }
 
@@ -115,12 +115,19 @@ impl Preprocess {
     /// # Errors
     /// When the file can't be decoded, or the spec is invalid.
     pub fn apply(&self, image_file: &[u8]) -> Result<Pixels> {
+        self.apply_within(image_file, MAX_IMAGE_PIXELS)
+    }
+
+    /// [`Preprocess::apply`], but an image that has to be decoded whole may have at most `most` pixels.
+    ///
+    /// # Errors
+    /// As [`Preprocess::apply`].
+    pub fn apply_within(&self, image_file: &[u8], most: u64) -> Result<Pixels> {
         self.validate()?;
-        let image = if self.dct_scaling {
-            decode_reduced(image_file, &|width, height| self.scaled(width, height))?
-        } else {
-            Reduced::whole(decode(image_file)?)
-        };
+        let reduced = |width, height| self.scaled(width, height);
+        let whole = |width, height| (width, height);
+        let needed: Needed<'_> = if self.dct_scaling { &reduced } else { &whole };
+        let image = decode_within(image_file, needed, most)?;
         self.fit(
             &image.pixels,
             image.area,

@@ -37,3 +37,8 @@ pub(crate) fn skip(reason: &str) {
     }
     let _ = writeln!(io::stderr(), "skipped {test}: {reason}");
 }
+
+/// Whether tests may take minutes: `GRAFT_LONG_TESTS=1`.
+pub(crate) fn long() -> bool {
+    std::env::var_os("GRAFT_LONG_TESTS").is_some_and(|value| value == "1")
+}

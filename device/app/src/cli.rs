@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Bench(BenchArguments),
     /// Check the model file and that it computes what it should here
     Verify(ModelArguments),
+    /// Label pictures that come over HTTP, from a camera or into a folder
+    Serve(ServeArguments),
     /// Print the script that completes commands in a shell: for packages
     #[command(hide = true)]
     Completions(CompletionsArguments),
@@ -159,4 +161,96 @@ pub(crate) struct BenchArguments {
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  graft-device serve flowers.onnx
+  curl --data-binary @photo.jpg http://127.0.0.1:8080/v1/label
+  graft-device serve flowers.onnx --listen 0.0.0.0:8080 --state .")]
+pub(crate) struct ServeArguments {
+    /// The model file; a new one in its place is taken while the service runs
+    pub(crate) model: Option<PathBuf>,
+
+    /// Read what is not typed from this TOML file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Where to listen: ADDR:PORT or unix:PATH [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<String>,
+
+    /// The file with the token that clients show [default: `token` in the state folder, where others can connect]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+
+    /// The folder that the service may write to [default: systemd's]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+
+    /// Labels to answer with where a request does not say [default: 5]
+    #[arg(long, value_name = "K")]
+    pub(crate) top: Option<NonZeroUsize>,
+
+    /// Score from 0 to 1 below which the label is unknown [default: the model's]
+    #[arg(long, value_name = "SCORE", value_parser = graft_cli::fraction::<f32>)]
+    pub(crate) threshold: Option<f32>,
+
+    /// Pictures in work at once [default: 1]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+
+    /// Label the frames that this command writes to its output
+    #[arg(
+        long,
+        value_name = "COMMAND",
+        group = "source",
+        help_heading = "Source"
+    )]
+    pub(crate) command: Option<String>,
+
+    /// Label the frames on standard input
+    #[arg(long, group = "source", help_heading = "Source")]
+    pub(crate) stdin: bool,
+
+    /// Label the pictures that appear in this folder
+    #[arg(long, value_name = "DIR", group = "source", help_heading = "Source")]
+    pub(crate) watch: Option<PathBuf>,
+
+    /// What frames are: mjpeg or rgb24:WIDTHxHEIGHT [default: mjpeg]
+    #[arg(long, value_name = "KIND", help_heading = "Source")]
+    pub(crate) frames: Option<String>,
+
+    /// Look at this part of each frame only, in pixels
+    #[arg(long, value_name = "X,Y,W,H", help_heading = "Source")]
+    pub(crate) region: Option<String>,
+
+    /// Average scores over about so many seconds
+    #[arg(long, value_name = "SECONDS", help_heading = "Source")]
+    pub(crate) smooth: Option<f32>,
+
+    /// Take over another label when it has lasted so long
+    #[arg(long, value_name = "SECONDS", help_heading = "Source")]
+    pub(crate) hold: Option<f32>,
+
+    /// Write a JSON line for each change of the label to this file; `-` is standard output
+    #[arg(long, value_name = "FILE", help_heading = "Where labels go")]
+    pub(crate) lines: Option<PathBuf>,
+
+    /// Lines and webhook for each frame, not each change
+    #[arg(long, help_heading = "Where labels go")]
+    pub(crate) every_frame: bool,
+
+    /// Run this command when the label changes; it has GRAFT_LABEL, GRAFT_PREVIOUS and GRAFT_SCORE
+    #[arg(long, value_name = "COMMAND", help_heading = "Where labels go")]
+    pub(crate) on_change: Option<String>,
+
+    /// POST each change to this http:// address
+    #[arg(long, value_name = "URL", help_heading = "Where labels go")]
+    pub(crate) webhook: Option<String>,
+
+    /// Keep frames with a best score below this in the state folder, for the next training
+    #[arg(long, value_name = "SCORE", value_parser = graft_cli::fraction::<f32>, help_heading = "Where labels go")]
+    pub(crate) spool_below: Option<f32>,
 }

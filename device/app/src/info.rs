@@ -27,7 +27,7 @@ pub(crate) fn run(arguments: &ModelArguments) -> Result<Outcome> {
 
 /// The card, and the nodes of its graph.
 #[derive(Serialize)]
-struct Info<'a> {
+pub(crate) struct Info<'a> {
     #[serde(flatten)]
     card: CardJson<'a>,
     nodes: Nodes<'a>,

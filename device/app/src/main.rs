@@ -3,7 +3,9 @@
 //! Exit codes: 0 all done, 1 some inputs failed (each is named on standard error), 2 could not run.
 
 mod bench;
+mod children;
 mod cli;
+mod clock;
 mod compare;
 mod eval;
 mod info;
@@ -12,6 +14,8 @@ mod label;
 #[allow(unsafe_code)]
 mod oldest;
 mod preprocess;
+mod serve;
+mod systemd;
 mod verify;
 
 use std::io::{self, Write};
@@ -31,6 +35,7 @@ fn main() -> ExitCode {
         Command::Info(arguments) => info::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
+        Command::Serve(arguments) => serve::run(&arguments),
         Command::Completions(arguments) => {
             print_bytes(&describe::completions(Cli::command(), &arguments))
         }

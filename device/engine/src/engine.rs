@@ -22,6 +22,7 @@ pub struct Engine {
     card: Card,
     plan: Plan,
     model_bytes: usize,
+    file_digest: [u8; 32],
 }
 
 /// What [`Engine::verify`] found.
@@ -73,12 +74,18 @@ impl Engine {
 
     /// Opens the bytes of a model file for as many `threads`.
     pub(crate) fn of(bytes: Bytes, threads: usize) -> Result<Engine> {
-        let Model { card, proto, bytes } = Model::of(bytes)?;
+        let Model {
+            card,
+            proto,
+            bytes,
+            digest,
+        } = Model::of(bytes)?;
         let plan = Plan::new(proto, (u8::datum_type(), &input_shape(&card)), threads)?;
         Ok(Engine {
             card,
             plan,
             model_bytes: bytes,
+            file_digest: digest,
         })
     }
 
@@ -100,6 +107,11 @@ impl Engine {
     /// Bytes of the model file.
     pub fn model_bytes(&self) -> usize {
         self.model_bytes
+    }
+
+    /// SHA-256 of the model file.
+    pub fn file_digest(&self) -> &[u8; 32] {
+        &self.file_digest
     }
 
     /// The instruction set that our operators run on.

@@ -19,7 +19,7 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use graft_shared::card::{ARITHMETIC, Card};
-use graft_shared::digest::sha256;
+use graft_shared::digest::{sha256, sha256_part_and_whole};
 use graft_shared::error::{Context, Error, Result};
 use graft_shared::labels::Labels;
 use graft_shared::limits::MAX_MODEL_FILE_BYTES;
@@ -59,6 +59,8 @@ pub struct Model {
     pub(crate) proto: proto::Model,
     /// Bytes of the file.
     pub(crate) bytes: usize,
+    /// SHA-256 of the file.
+    pub(crate) digest: [u8; 32],
 }
 
 /// Puts `card` into an ONNX file: sets its `graph_digest`, and appends the metadata as the last field.
@@ -127,7 +129,8 @@ impl Model {
         let (graph, metadata) = split(&bytes)?;
         let encoded = card_bytes(metadata)?;
         let card = Card::decode(&encoded)?;
-        if sha256(graph) != card.graph_digest {
+        let (graph_digest, digest) = sha256_part_and_whole(&bytes, graph.len());
+        if graph_digest != card.graph_digest {
             return Err(damaged(
                 "the graph is not the one that its model card was written for",
             ));
@@ -151,6 +154,7 @@ impl Model {
             card,
             proto,
             bytes: bytes.len(),
+            digest,
         })
     }
 }

@@ -7,19 +7,18 @@ use image::metadata::Orientation;
 
 use super::samples::{check_pixels, read};
 use crate::error::{Context, Result};
-use crate::limits::MAX_IMAGE_PIXELS;
 use crate::preprocess::Pixels;
 
 /// Length of the oldest header, whose sides have 16 bits.
 const CORE_HEADER: u32 = 12;
 
-pub(super) fn decode(bytes: &[u8]) -> Result<Pixels> {
+pub(super) fn decode(bytes: &[u8], most: u64) -> Result<Pixels> {
     // What the decoder itself says of a picture that is too large depends on the processor's word.
     if let Some((width, height)) = sides(bytes) {
-        check_pixels(width.into(), height.into(), MAX_IMAGE_PIXELS)?;
+        check_pixels(width.into(), height.into(), most)?;
     }
     let decoder = BmpDecoder::new(Cursor::new(bytes)).context("damaged header")?;
-    read(decoder, Orientation::NoTransforms)
+    read(decoder, Orientation::NoTransforms, most)
 }
 
 /// Width and height in the header that follows the file header's 14 bytes; a negative height counts from the top.

@@ -21,15 +21,15 @@ mod tiff;
 mod webp;
 
 use crate::error::{Context, Error, Result};
-use crate::limits::MAX_IMAGE_FILE_BYTES;
+use crate::limits::{MAX_IMAGE_FILE_BYTES, MAX_IMAGE_PIXELS};
 use crate::preprocess::Pixels;
 use crate::resize::Area;
 
 use self::contain::contained;
 use self::format::{Format, READ};
 
-/// A whole file of the decoder's format -> RGB8, orientation applied.
-type Decoder = fn(&[u8]) -> Result<Pixels>;
+/// A whole file of the decoder's format, of at most so many pixels -> RGB8, orientation applied.
+type Decoder = fn(&[u8], u64) -> Result<Pixels>;
 
 /// The size, at least, at which an image of that width and height, orientation applied, is needed.
 pub type Needed<'a> = &'a dyn Fn(usize, usize) -> (usize, usize);
@@ -84,6 +84,17 @@ pub fn decode(image_file: &[u8]) -> Result<Pixels> {
 /// # Errors
 /// As [`decode`].
 pub fn decode_reduced(image_file: &[u8], needed: Needed<'_>) -> Result<Reduced> {
+    decode_within(image_file, needed, MAX_IMAGE_PIXELS)
+}
+
+/// [`decode_reduced`], but an image that is decoded whole may have at most `most` pixels, at most
+/// [`MAX_IMAGE_PIXELS`]: then its decoder takes no more than [`DECODING_BYTES`](crate::limits::DECODING_BYTES) and
+/// [`DECODING_BYTES_PER_PIXEL`](crate::limits::DECODING_BYTES_PER_PIXEL) for each of those.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_within(image_file: &[u8], needed: Needed<'_>, most: u64) -> Result<Reduced> {
+    let most = most.min(MAX_IMAGE_PIXELS);
     if image_file.len() > MAX_IMAGE_FILE_BYTES {
         return Err(Error::new(format!(
             "the image file has {} bytes, at most {MAX_IMAGE_FILE_BYTES} are possible",
@@ -93,7 +104,7 @@ pub fn decode_reduced(image_file: &[u8], needed: Needed<'_>) -> Result<Reduced> 
     }
     let (name, decoder): (_, Decoder) = match format::of(image_file) {
         Format::Jpeg => {
-            return contained(|| jpeg::decode(image_file, needed))
+            return contained(|| jpeg::decode(image_file, needed, most))
                 .context("can't decode the JPEG image");
         }
         Format::Png => ("PNG", png::decode),
@@ -110,6 +121,6 @@ pub fn decode_reduced(image_file: &[u8], needed: Needed<'_>) -> Result<Reduced> 
         }
         Format::Unknown => return Err(Error::new(format!("this is not an image: not {READ}"))),
     };
-    contained(|| decoder(image_file).map(Reduced::whole))
+    contained(|| decoder(image_file, most).map(Reduced::whole))
         .with_context(|| format!("can't decode the {name} image"))
 }

@@ -10,7 +10,7 @@ use crate::error::{Context, Result};
 use crate::limits::{MAX_IMAGE_SIDE, MAX_PNG_EXTRA_BYTES};
 use crate::preprocess::Pixels;
 
-pub(super) fn decode(bytes: &[u8]) -> Result<Pixels> {
+pub(super) fn decode(bytes: &[u8], most: u64) -> Result<Pixels> {
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_IMAGE_SIDE);
     limits.max_image_height = Some(MAX_IMAGE_SIDE);
@@ -18,5 +18,5 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Pixels> {
     let mut decoder =
         PngDecoder::with_limits(Cursor::new(bytes), limits).context("damaged header")?;
     let orientation = decoder.orientation().context("damaged header")?;
-    read(decoder, orientation)
+    read(decoder, orientation, most)
 }

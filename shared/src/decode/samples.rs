@@ -5,9 +5,7 @@ use image::{ColorType, ImageDecoder};
 
 use super::orientation::oriented;
 use crate::error::{Context, Error, Result};
-use crate::limits::{
-    DECODING_BYTES, DECODING_BYTES_PER_PIXEL, MAX_DECODED_BYTES, MAX_IMAGE_PIXELS,
-};
+use crate::limits::{DECODING_BYTES, DECODING_BYTES_PER_PIXEL, MAX_DECODED_BYTES};
 use crate::preprocess::Pixels;
 
 /// Checks what a header says of the image's size.
@@ -50,10 +48,14 @@ pub(super) fn memory(pixels: u64) -> u64 {
     DECODING_BYTES.saturating_add(DECODING_BYTES_PER_PIXEL.saturating_mul(pixels))
 }
 
-/// Decodes to RGB8 and applies the orientation. The size is checked first.
-pub(super) fn read(decoder: impl ImageDecoder, orientation: Orientation) -> Result<Pixels> {
+/// Decodes to RGB8, of at most so many pixels, and applies the orientation. The size is checked first.
+pub(super) fn read(
+    decoder: impl ImageDecoder,
+    orientation: Orientation,
+    most: u64,
+) -> Result<Pixels> {
     let (width, height) = decoder.dimensions();
-    check_pixels(width.into(), height.into(), MAX_IMAGE_PIXELS)?;
+    check_pixels(width.into(), height.into(), most)?;
     let color = decoder.color_type();
     let size = usize::try_from(decoder.total_bytes())
         .ok()

@@ -10,7 +10,7 @@ use image::{ImageDecoder, Limits};
 
 use super::samples::{check_memory, check_pixels, read};
 use crate::error::{Context, Error, Result};
-use crate::limits::{MAX_IMAGE_PIXELS, MAX_IMAGE_SIDE, MAX_TIFF_VALUES};
+use crate::limits::{MAX_IMAGE_SIDE, MAX_TIFF_VALUES};
 use crate::preprocess::Pixels;
 
 const NEW_SUBFILE_TYPE: u16 = 254;
@@ -29,7 +29,7 @@ const JPEG_COMPRESSIONS: [u32; 2] = [6, 7];
 
 const CONVERT: &str = "convert the image to JPEG or PNG first: `magick image.tif image.png`";
 
-pub(super) fn decode(bytes: &[u8]) -> Result<Pixels> {
+pub(super) fn decode(bytes: &[u8], most: u64) -> Result<Pixels> {
     let file = File(bytes);
     for entry in file
         .entries()
@@ -49,7 +49,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Pixels> {
             .source(error)
     })?;
     let (width, height) = decoder.dimensions();
-    check_pixels(width.into(), height.into(), MAX_IMAGE_PIXELS)?;
+    check_pixels(width.into(), height.into(), most)?;
     // The decoder has the samples as they are in the file, beside those that it gives.
     let stored = u64::from(decoder.original_color_type().bits_per_pixel()).div_ceil(8);
     let given = u64::from(decoder.color_type().bytes_per_pixel());
@@ -62,7 +62,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Pixels> {
     limits.max_alloc = Some(stored + bytes.len() as u64);
     decoder.set_limits(limits).context("too large")?;
     let orientation = decoder.orientation().context("damaged header")?;
-    read(decoder, orientation)
+    read(decoder, orientation, most)
 }
 
 /// Whether a file with TIFF's magic is a camera's raw file: DNG, CR2, NEF, ARW, PEF and others. In most, the first image

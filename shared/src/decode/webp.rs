@@ -11,14 +11,13 @@ use image::metadata::Orientation;
 
 use super::samples::{check_memory, check_pixels, read};
 use crate::error::{Context, Error, Result};
-use crate::limits::MAX_IMAGE_PIXELS;
 use crate::preprocess::Pixels;
 
-pub(super) fn decode(bytes: &[u8]) -> Result<Pixels> {
+pub(super) fn decode(bytes: &[u8], most: u64) -> Result<Pixels> {
     let container = Container::walk(bytes)?;
     let decoder = WebPDecoder::new(Cursor::new(bytes)).context("damaged header")?;
     let (width, height) = decoder.dimensions();
-    check_pixels(width.into(), height.into(), MAX_IMAGE_PIXELS)?;
+    check_pixels(width.into(), height.into(), most)?;
     // The decoder would decode a frame of any size before it finds that it is not the image's.
     if let Some((frame_width, frame_height)) = container.lossy_frame
         && (frame_width > width || frame_height > height)
@@ -35,7 +34,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Pixels> {
         .map(|exif| exif.strip_prefix(b"Exif\0\0").unwrap_or(exif))
         .and_then(Orientation::from_exif_chunk)
         .unwrap_or(Orientation::NoTransforms);
-    read(decoder, orientation)
+    read(decoder, orientation, most)
 }
 
 /// What the chunks of a file say.

@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 use std::io::Write;
 
+use graft_shared::card::Card;
 use graft_shared::error::{Context, Result};
 use serde::Serialize;
 
 use super::{Answer, Format, LabelOptions};
-use crate::Engine;
+use crate::{Classification, Engine};
 
 /// Labels in text and JSON where no number was asked for.
 const USUAL_TOP: usize = 5;
@@ -21,23 +22,60 @@ pub(super) struct Writer<'a> {
     first: bool,
 }
 
-/// What a picture's labels are.
-struct Verdict<'a> {
-    /// Best first.
-    top: Vec<Candidate<'a>>,
-    score: f32,
-    threshold: f32,
+/// What a model says of a picture, for people and scripts.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Verdict<'a> {
+    /// The best label, unless it is unknown.
+    pub label: Option<&'a str>,
+    /// The best label's score, known or not.
+    pub score: f32,
+    /// Whether the best score is below the threshold.
+    pub unknown: bool,
+    /// The best labels, best first.
+    pub top: Vec<Candidate<'a>>,
+    /// The score below which a label is unknown.
+    #[serde(skip)]
+    pub threshold: f32,
+}
+
+/// A label that may be the right one.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Candidate<'a> {
+    /// Its name.
+    pub label: &'a str,
+    /// Its score in 0..=1.
+    pub score: f32,
 }
 
 impl<'a> Verdict<'a> {
-    fn unknown(&self) -> bool {
-        self.score < self.threshold
-    }
-
-    /// The best label, unless it is unknown.
-    fn label(&self) -> Option<&'a str> {
-        let best = self.top.first().map(|best| best.label);
-        best.filter(|_| !self.unknown())
+    /// The `top` best labels (`None`: 5) of a classification by the model of `card`, unknown below `threshold` (`None`:
+    /// the card's).
+    #[must_use]
+    pub fn new(
+        card: &'a Card,
+        classification: &Classification,
+        top: Option<usize>,
+        threshold: Option<f32>,
+    ) -> Self {
+        let threshold = threshold.unwrap_or(card.decision.threshold);
+        let top: Vec<_> = classification
+            .top(top.unwrap_or(USUAL_TOP).max(1))
+            .into_iter()
+            .map(|(index, score)| Candidate {
+                label: card.labels.get(index).unwrap_or_default(),
+                score,
+            })
+            .collect();
+        let score = classification.best().1;
+        let unknown = score < threshold;
+        let best = top.first().map(|best| best.label);
+        Self {
+            label: best.filter(|_| !unknown),
+            score,
+            unknown,
+            top,
+            threshold,
+        }
     }
 }
 
@@ -45,20 +83,11 @@ impl<'a> Verdict<'a> {
 #[derive(Serialize)]
 struct Labelled<'a> {
     path: &'a str,
-    label: Option<&'a str>,
-    score: f32,
-    unknown: bool,
-    top: &'a [Candidate<'a>],
+    #[serde(flatten)]
+    verdict: &'a Verdict<'a>,
     milliseconds: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     taken: Option<&'a str>,
-}
-
-/// A label that may be the right one.
-#[derive(Serialize)]
-struct Candidate<'a> {
-    label: &'a str,
-    score: f32,
 }
 
 /// A line of `label --json` for a picture that can't be labelled.
@@ -93,32 +122,14 @@ impl<'a> Writer<'a> {
     pub(super) fn write(&mut self, answer: &Answer) -> Result<()> {
         let path = answer.path.to_string_lossy();
         let verdict = answer.outcome.as_ref().map(|classification| {
-            let labels = &self.engine.card().labels;
-            let top = classification
-                .top(self.options.top.unwrap_or(USUAL_TOP).max(1))
-                .into_iter()
-                .map(|(index, score)| Candidate {
-                    label: labels.get(index).unwrap_or_default(),
-                    score,
-                })
-                .collect();
-            Verdict {
-                top,
-                score: classification.best().1,
-                threshold: self
-                    .options
-                    .threshold
-                    .unwrap_or(self.engine.card().decision.threshold),
-            }
+            let LabelOptions { top, threshold, .. } = *self.options;
+            Verdict::new(self.engine.card(), classification, top, threshold)
         });
         match (self.options.format, &verdict) {
             (Format::Json, Ok(verdict)) => write_json(
                 &Labelled {
                     path: &path,
-                    label: verdict.label(),
-                    score: verdict.score,
-                    unknown: verdict.unknown(),
-                    top: &verdict.top,
+                    verdict,
                     milliseconds: answer.milliseconds,
                     taken: answer.taken.as_deref(),
                 },
@@ -164,7 +175,7 @@ impl<'a> Writer<'a> {
 
 fn text(verdict: &Verdict<'_>) -> String {
     let mut text = String::new();
-    if verdict.unknown() {
+    if verdict.unknown {
         let _ = writeln!(text, "unknown (no score reaches {:.5})", verdict.threshold);
     }
     for Candidate { label, score } in &verdict.top {
@@ -202,8 +213,8 @@ fn csv_row(
     match verdict {
         Ok(verdict) => {
             row.push(',');
-            field(&mut row, verdict.label().unwrap_or_default());
-            let _ = write!(row, ",{:.5},{}", verdict.score, verdict.unknown());
+            field(&mut row, verdict.label.unwrap_or_default());
+            let _ = write!(row, ",{:.5},{}", verdict.score, verdict.unknown);
             let _ = write!(row, ",{taken},{milliseconds:.1},");
             for Candidate { label, score } in verdict.top.iter().take(columns) {
                 row.push(',');

@@ -22,7 +22,7 @@ use graft_shared::exif;
 
 use crate::{Classification, Engine};
 
-pub use answer::{csv_header, write_json};
+pub use answer::{Candidate, Verdict, csv_header, write_json};
 pub use pictures::{Picture, Pictures, pictures, read_image};
 pub use resume::{Answered, resume};
 

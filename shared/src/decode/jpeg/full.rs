@@ -11,12 +11,11 @@ use crate::decode::orientation::oriented;
 use crate::decode::samples::check_pixels;
 use crate::error::{Context, Result};
 use crate::limits::{
-    MAX_IMAGE_PIXELS, MAX_IMAGE_SIDE, MAX_JPEG_SCANNED_PIXELS, MAX_JPEG_SCANS,
-    MAX_PROGRESSIVE_PIXELS,
+    MAX_IMAGE_SIDE, MAX_JPEG_SCANNED_PIXELS, MAX_JPEG_SCANS, MAX_PROGRESSIVE_PIXELS,
 };
 use crate::preprocess::Pixels;
 
-pub(super) fn decode(bytes: &[u8]) -> Result<Pixels> {
+pub(super) fn decode(bytes: &[u8], most: u64) -> Result<Pixels> {
     let options = DecoderOptions::new_fast()
         .set_strict_mode(true)
         .set_max_width(MAX_IMAGE_SIDE as usize)
@@ -26,9 +25,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Pixels> {
     decoder.decode_headers().context("damaged header")?;
     let info = decoder.info().context("no frame in the header")?;
     let most = if info.sof.is_progressive() {
-        MAX_PROGRESSIVE_PIXELS
+        most.min(MAX_PROGRESSIVE_PIXELS)
     } else {
-        MAX_IMAGE_PIXELS
+        most
     };
     check_pixels(info.width.into(), info.height.into(), most)?;
     if info.sof.is_progressive() {

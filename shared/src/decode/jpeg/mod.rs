@@ -33,17 +33,18 @@ use crate::resize::Area;
 
 use self::header::Header;
 
-/// Decodes at 1/8, 1/4 or 1/2 where the sides that are left are at least those needed, else at the whole size.
-pub(super) fn decode(bytes: &[u8], needed: Needed<'_>) -> Result<Reduced> {
+/// Decodes at 1/8, 1/4 or 1/2 where the sides that are left are at least those needed, else at the whole size, which may have
+/// at most so many pixels.
+pub(super) fn decode(bytes: &[u8], needed: Needed<'_>, most: u64) -> Result<Reduced> {
     let Some(header) = Header::read(bytes) else {
-        return full::decode(bytes).map(Reduced::whole);
+        return full::decode(bytes, most).map(Reduced::whole);
     };
     let orientation = orientation(header.exif);
     let (width, height) = upright(header.width, header.height, orientation);
     let (needed_width, needed_height) = needed(width, height);
     let enough = |scale: &usize| width >= scale * needed_width && height >= scale * needed_height;
     let Some(scale) = [8, 4, 2].into_iter().find(enough) else {
-        return full::decode(bytes).map(Reduced::whole);
+        return full::decode(bytes, most).map(Reduced::whole);
     };
     check_pixels(width as u64, height as u64, MAX_IMAGE_PIXELS)?;
     let data = reduced::decode(&header, scale)?;
