@@ -412,6 +412,9 @@ impl Quantizer<'_> {
 /// Bounds that bound nothing.
 const EVERYTHING: (f32, f32) = (f32::NEG_INFINITY, f32::INFINITY);
 
+/// Whether two lists of methods come to the same range of a node.
+type Same<'a> = dyn Fn(&[Method], &[Method], usize) -> bool + 'a;
+
 /// Tries for each node of `order` the other methods than its own, and keeps the one that loses least on a few images; at
 /// the end all of them or none, by the loss on all images. Nothing is tried where `same(a, b, node)` says that two lists
 /// come to the same range.
@@ -419,7 +422,7 @@ fn layer_by_layer(
     start: &[Method],
     loss: f64,
     order: &[usize],
-    same: &dyn Fn(&[Method], &[Method], usize) -> bool,
+    same: &Same<'_>,
     tried: &dyn Fn(&[Method], usize) -> Result<f64>,
 ) -> Result<(Vec<Method>, f64)> {
     let mut best = start.to_vec();

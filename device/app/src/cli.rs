@@ -41,7 +41,7 @@ pub(crate) enum Command {
     /// Check the model file and that it computes what it should here
     Verify(ModelArguments),
     /// Label pictures that come over HTTP, from a camera or into a folder
-    Serve(ServeArguments),
+    Serve(Box<ServeArguments>),
     /// Print the script that completes commands in a shell: for packages
     #[command(hide = true)]
     Completions(CompletionsArguments),

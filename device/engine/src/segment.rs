@@ -124,8 +124,11 @@ pub(crate) struct Body {
     /// Whether the time of each step is added up.
     timed: AtomicBool,
     /// What each step of bytes made in the last run, by the step's index; `None` where nobody watches.
-    watched: Mutex<Option<Vec<(usize, Vec<u8>)>>>,
+    watched: Mutex<Option<Vec<Made>>>,
 }
+
+/// A step's index, and the bytes that it made.
+type Made = (usize, Vec<u8>);
 
 /// One operator at its place.
 #[derive(Debug)]
@@ -449,7 +452,7 @@ impl Body {
             .collect()
     }
 
-    fn watched(&self) -> MutexGuard<'_, Option<Vec<(usize, Vec<u8>)>>> {
+    fn watched(&self) -> MutexGuard<'_, Option<Vec<Made>>> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -146,7 +146,7 @@ impl Plan {
             mixup: if best { 0.2 } else { 0.0 },
             cutmix: if best { 1.0 } else { 0.0 },
             frequency_power: if from.largest_class > 20 * from.smallest_class {
-                0.7
+                0.3
             } else {
                 1.0
             },
