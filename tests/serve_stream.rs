@@ -287,6 +287,10 @@ fn ffmpeg_is_a_source() {
         if long() {
             skip("no ffmpeg");
         }
+        let _ = writeln!(
+            std::io::stderr(),
+            "skipped ffmpeg_is_a_source: no ffmpeg here"
+        );
         return;
     }
     let dir = Dir::new();
