@@ -20,6 +20,7 @@ mod onnx;
 mod pictures;
 mod retrain;
 mod serve;
+mod serve_camera;
 mod serve_life;
 mod serve_load;
 mod serve_stream;

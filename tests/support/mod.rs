@@ -12,7 +12,7 @@ mod service;
 mod trained;
 
 pub(crate) use command::{Dir, Finished, TestCommand};
-pub(crate) use data::{data, long, skip};
+pub(crate) use data::{data, long, project, skip};
 pub(crate) use http::{Answer, Client};
 pub(crate) use kinds::make_kinds;
 pub(crate) use model::model_with;

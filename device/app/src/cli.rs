@@ -201,6 +201,14 @@ pub(crate) struct ServeArguments {
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<NonZeroUsize>,
 
+    /// Label the frames of this camera, such as /dev/video0
+    #[arg(long, value_name = "DEVICE", group = "source", help_heading = "Source")]
+    pub(crate) camera: Option<PathBuf>,
+
+    /// The size of the camera's frames in pixels [default: 640x480]
+    #[arg(long, value_name = "WxH", help_heading = "Source")]
+    pub(crate) camera_size: Option<String>,
+
     /// Label the frames that this command writes to its output
     #[arg(
         long,

@@ -44,7 +44,7 @@ use self::queue::Queue;
 use self::settings::{Settings, Source};
 use self::sink::{Sink, lines, on_change, spool, webhook};
 use self::source::command::{self, Running};
-use self::source::{Incoming, Latest, folder};
+use self::source::{Incoming, Latest, camera, folder};
 use self::stream::{Live, Stream};
 use crate::cli::ServeArguments;
 use crate::systemd::{Notifier, watchdog_interval};
@@ -100,7 +100,9 @@ async fn serve(settings: Settings) -> Result<Outcome> {
         sinks: sinks(&settings)?,
         has_source: settings.source.is_some(),
         latest: match settings.source {
-            Some(Source::Command(..) | Source::Stdin(_)) => Some(Arc::default()),
+            Some(Source::Camera(_) | Source::Command(..) | Source::Stdin(_)) => {
+                Some(Arc::default())
+            }
             Some(Source::Folder(_)) | None => None,
         },
     });
@@ -168,6 +170,10 @@ fn start_source(service: &Arc<Service>, settings: Settings) -> Result<Option<Run
     let live = Incoming::Live(latest.clone());
     let (source, incoming, running) = match settings.source {
         None => return Ok(None),
+        Some(Source::Camera(camera)) => {
+            camera::start(camera, latest)?;
+            ("camera", live, None)
+        }
         Some(Source::Command(line, kind)) => {
             let running = command::start(line, kind, latest)?;
             ("command", live, Some(running))

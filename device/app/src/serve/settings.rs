@@ -13,6 +13,7 @@ use super::model::Ask;
 use super::sink::Wanted;
 use super::sink::spool::Spool;
 use super::source::Region;
+use super::source::camera::Camera;
 use super::source::frames::Kind;
 use super::steady::Steadiness;
 use crate::cli::ServeArguments;
@@ -39,6 +40,8 @@ struct File {
     threads: Option<NonZeroUsize>,
     threshold: Option<f32>,
     top: Option<NonZeroUsize>,
+    camera: Option<PathBuf>,
+    camera_size: Option<String>,
     command: Option<String>,
     frames: Option<String>,
     watch: Option<PathBuf>,
@@ -84,6 +87,7 @@ pub(crate) struct Settings {
 /// Where pictures come from beside HTTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Source {
+    Camera(Camera),
     Command(String, Kind),
     Stdin(Kind),
     Folder(PathBuf),
@@ -112,23 +116,35 @@ impl Settings {
             Some(kind) => kind.parse()?,
             None => Kind::default(),
         };
+        let size = typed.camera_size.clone().or(file.camera_size);
+        let size = size
+            .map(|size| size.parse())
+            .transpose()?
+            .unwrap_or_default();
+        let camera = |path| Source::Camera(Camera { path, size });
         // What is typed takes the place of whatever source the file names.
-        let source = if let Some(line) = &typed.command {
+        let source = if let Some(path) = &typed.camera {
+            Some(camera(path.clone()))
+        } else if let Some(line) = &typed.command {
             Some(Source::Command(line.clone(), kind))
         } else if let Some(folder) = &typed.watch {
             Some(Source::Folder(folder.clone()))
         } else if typed.stdin {
             Some(Source::Stdin(kind))
         } else {
-            match (file.command, file.watch) {
-                (Some(_), Some(_)) => {
-                    return Err(Error::new(
-                        "`command` and `watch` are both there: one source is possible",
-                    ));
-                }
-                (Some(line), None) => Some(Source::Command(line, kind)),
-                (None, folder) => folder.map(Source::Folder),
+            let named = [
+                file.camera.map(camera),
+                file.command.map(|line| Source::Command(line, kind)),
+                file.watch.map(Source::Folder),
+            ];
+            let mut named = named.into_iter().flatten();
+            let source = named.next();
+            if named.next().is_some() {
+                return Err(Error::new(
+                    "of `camera`, `command` and `watch` more than one is there: one source is possible",
+                ));
             }
+            source
         };
         let region = typed.region.clone().or(file.region);
         let below = fraction("spool_below", typed.spool_below.or(file.spool_below))?;
