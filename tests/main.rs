@@ -23,6 +23,7 @@ mod serve;
 mod serve_camera;
 mod serve_life;
 mod serve_load;
+mod serve_page;
 mod serve_stream;
 mod serve_unit;
 mod support;

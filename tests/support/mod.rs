@@ -1,5 +1,6 @@
 //! What the tests stand on.
 
+mod browser;
 mod command;
 mod data;
 mod http;
@@ -11,6 +12,7 @@ mod qemu;
 mod service;
 mod trained;
 
+pub(crate) use browser::Browser;
 pub(crate) use command::{Dir, Finished, TestCommand};
 pub(crate) use data::{data, long, project, skip};
 pub(crate) use http::{Answer, Client};
