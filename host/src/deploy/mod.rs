@@ -173,14 +173,14 @@ fn install(
     };
     steps.board.has_room(size(&package)?, size(&plan.model)?)?;
 
-    progress.say(&format!("installing {}", package.display()));
+    progress.say(&format!("installing {}", name(&package)));
     let copied = steps.copy(&package, "graft-device.deb")?;
     let install =
         format!("DEBIAN_FRONTEND=noninteractive dpkg --force-confold --install {copied} >&2");
     steps.run_as_root("install the package", &install)?;
     let program = steps.run("run graft-device", "graft-device --version")?;
 
-    progress.say(&format!("proving {}", plan.model.display()));
+    progress.say(&format!("proving {}", name(&plan.model)));
     let model = steps.copy(&plan.model, "model.onnx")?;
     let probes = steps.json("prove the model", &format!("verify {model}"))?;
     let labelled = match photo {
@@ -204,6 +204,11 @@ fn install(
     }
     let version = program.lines().next().unwrap_or_default().to_owned();
     Ok((version, probes, labelled))
+}
+
+fn name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    name.to_string_lossy().into_owned()
 }
 
 fn size(path: &Path) -> Result<u64> {
