@@ -116,6 +116,23 @@ wait_for "the service" 120 ready
 echo "back after $((SECONDS - before)) s, restarts: $(board systemctl show graft-device -p NRestarts --value)"
 label
 
+say "the clock a year ahead, and back"
+restarts() { board systemctl show graft-device -p NRestarts --value; }
+before=$(restarts)
+for jump in "+1 year" "-1 year"; do
+    board "date -s '$jump'; sleep 5"
+    label
+done
+echo "restarts since: $(($(restarts) - before))"
+
+say "no more threads or processes"
+board 'systemctl set-property --runtime graft-device TasksMax=1; systemctl kill -s HUP --kill-whom=main graft-device; sleep 3'
+label
+board 'systemctl set-property --runtime graft-device TasksMax=32; systemctl reload graft-device; sleep 3
+    journalctl -u graft-device -o cat -n 4'
+label
+echo "restarts since: $(($(restarts) - before))"
+
 say "a camera"
 if board modprobe vivid n_devs=1 node_types=0x1 input_types=0; then
     board 'mkdir -p /etc/systemd/system/graft-device.service.d
