@@ -104,7 +104,9 @@ impl Board {
                 .context("it does not say how much space is free")?,
             systemd: value("systemd") == "yes",
             sudo,
-            folder: text("folder").context("it makes no temporary folder")?,
+            folder: text("folder")
+                .filter(|folder| is_plain(folder))
+                .context("it makes no temporary folder")?,
         })
     }
 
@@ -122,6 +124,12 @@ impl Board {
         }
         Ok(())
     }
+}
+
+/// Whether a path means the same to every shell.
+fn is_plain(path: &str) -> bool {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-".contains(letter);
+    path.starts_with('/') && path.chars().all(plain)
 }
 
 /// Major and minor of `2.36`.
@@ -165,6 +173,9 @@ mod tests {
         let refused = |from: &str, to: &str| other(from, to).unwrap_err();
         let armhf = "architecture armhf";
         assert!(refused("architecture arm64", "architecture ").contains("Debian packages"));
+        for folder in ["", "tmp.x", "/tmp/a b", "/tmp/$x"] {
+            assert!(refused("/tmp/tmp.x", folder).contains("folder"));
+        }
         assert!(refused("root sudo\n", "").contains("may not install"));
         assert!(refused("memory_kibibytes 3884348", "memory_kibibytes").contains("memory"));
         assert!(

@@ -58,8 +58,8 @@ pub struct Deployed {
     pub model_version: String,
     /// What the model's probes gave there.
     pub probes: Probes,
-    /// Whether the service runs and is ready; it is not where systemd does not run.
-    pub serving: bool,
+    /// What the service says of itself when it is ready; none where systemd does not run.
+    pub service: Option<String>,
     /// The photo that was labelled there.
     pub photo: Option<Labelled>,
 }
@@ -109,16 +109,16 @@ pub fn deploy(plan: &Plan, progress: &Progress) -> Result<Deployed> {
     let deployed = install(plan, &steps, progress, photo.as_deref());
     // What is left there when this fails too goes when the board starts anew.
     let cleared = steps.run("clear up", &format!("rm -rf {}", board.folder));
-    let (program, probes, photo) = deployed?;
+    let done = deployed?;
     cleared?;
     Ok(Deployed {
         host: plan.host.clone(),
-        serving: board.systemd,
         board,
-        program,
+        program: done.program,
         model_version,
-        probes,
-        photo,
+        probes: done.probes,
+        service: done.service,
+        photo: done.photo,
     })
 }
 
@@ -161,12 +161,20 @@ impl Steps<'_> {
     }
 }
 
+/// What the steps brought.
+struct Done {
+    program: String,
+    probes: Probes,
+    service: Option<String>,
+    photo: Option<Labelled>,
+}
+
 fn install(
     plan: &Plan,
     steps: &Steps<'_>,
     progress: &Progress,
     photo: Option<&Path>,
-) -> Result<(String, Probes, Option<Labelled>)> {
+) -> Result<Done> {
     let package = match &plan.package {
         Some(package) => package.clone(),
         None => package::built(&steps.board.architecture)?,
@@ -197,13 +205,22 @@ fn install(
          sync {MODEL}.new; mv {MODEL}.new {MODEL}; sync $(dirname {MODEL})"
     );
     steps.run_as_root("put the model in its place", &place)?;
-    if steps.board.systemd {
+    let service = if steps.board.systemd {
         progress.say("starting the service");
         let start = steps.run_as_root("start the service", "systemctl restart graft-device");
         start.map_err(|error| error.hint("read `journalctl -u graft-device` there"))?;
-    }
-    let version = program.lines().next().unwrap_or_default().to_owned();
-    Ok((version, probes, labelled))
+        let status = "systemctl show graft-device --property=StatusText --value";
+        let status = steps.run("ask the service", status)?;
+        Some(status.trim().to_owned())
+    } else {
+        None
+    };
+    Ok(Done {
+        program: program.lines().next().unwrap_or_default().to_owned(),
+        probes,
+        service,
+        photo: labelled,
+    })
 }
 
 fn name(path: &Path) -> String {
@@ -273,10 +290,10 @@ impl Deployed {
                 photo.score, photo.milliseconds
             );
         }
-        text + if self.serving {
-            "service  ready\n"
-        } else {
-            "service  not started: systemd does not run there\n"
-        }
+        let service = match &self.service {
+            Some(status) => status,
+            None => "not started: systemd does not run there",
+        };
+        text + &format!("service  {service}\n")
     }
 }
