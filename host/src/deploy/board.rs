@@ -159,7 +159,7 @@ mod tests {
             (3_884_348 << 10, 20 << 20)
         );
         assert!(board.systemd && board.sudo);
-        board.has_room(1 << 20, 1 << 19).unwrap();
+        board.has_room(1 << 20, 1 << 18).unwrap();
         let said = board.has_room(1 << 20, 1 << 20).unwrap_err().line();
         assert!(
             said.contains("20 MB are free there, 24 MB are needed"),
