@@ -3,6 +3,7 @@
 mod browser;
 mod command;
 mod data;
+mod debian;
 mod http;
 mod kinds;
 mod model;
@@ -15,6 +16,7 @@ mod trained;
 pub(crate) use browser::Browser;
 pub(crate) use command::{Dir, Finished, TestCommand};
 pub(crate) use data::{data, long, project, skip};
+pub(crate) use debian::{Architecture, Root};
 pub(crate) use http::{Answer, Client};
 pub(crate) use kinds::make_kinds;
 pub(crate) use model::model_with;
