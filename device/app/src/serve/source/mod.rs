@@ -4,6 +4,7 @@
 //! | module | duty |
 //! |---|---|
 //! | `camera` | a camera of the system, opened anew when it fails |
+//! | `video` | its frames, by Video4Linux |
 //! | `yuyv` | its pixels in RGB |
 //! | `command` | a child process that writes frames, started anew when it ends |
 //! | `frames` | a stream of bytes -> frames, MJPEG or raw |
@@ -17,6 +18,8 @@ pub(crate) mod folder;
 pub(crate) mod frames;
 mod huffman;
 mod pause;
+#[cfg(target_pointer_width = "64")]
+mod video;
 mod yuyv;
 
 use std::borrow::Cow;

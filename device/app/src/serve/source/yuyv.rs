@@ -1,4 +1,8 @@
 //! YUYV, what most USB cameras give -> RGB.
+#![cfg_attr(
+    not(target_pointer_width = "64"),
+    allow(dead_code, reason = "no camera is read there")
+)]
 
 use graft_shared::error::{Error, Result};
 use graft_shared::preprocess::Pixels;
