@@ -4,11 +4,13 @@
 //! | module | duty |
 //! |---|---|
 //! | `lines` | JSON lines to standard output or a file |
+//! | `mqtt` | an MQTT broker, and Home Assistant by it |
 //! | `on_change` | a command that is run when the label changes |
 //! | `webhook` | a POST to another service |
 //! | `spool` | pictures that the model is unsure of, for the next training |
 
 pub(crate) mod lines;
+pub(crate) mod mqtt;
 pub(crate) mod on_change;
 pub(crate) mod spool;
 pub(crate) mod webhook;
@@ -19,7 +21,7 @@ use std::thread;
 use graft_shared::error::{Context, Result};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
-use super::http::metrics::Counter;
+use super::http::metrics::{Counter, Gauge};
 use super::source::Frame;
 
 /// A frame that was labelled.
@@ -46,7 +48,16 @@ pub(crate) struct Sink {
     pub(crate) name: &'static str,
     sender: Sender<Arc<Event>>,
     wanted: Wanted,
-    pub(crate) lost: Counter,
+    pub(crate) lost: Arc<Counter>,
+    /// Of a sink that knows what became of its events.
+    pub(crate) counts: Option<Arc<Counts>>,
+}
+
+/// What became of a sink's events.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) sent: Counter,
+    pub(crate) waiting: Gauge,
 }
 
 /// Which events a sink wants.
@@ -70,7 +81,8 @@ impl Sink {
             name,
             sender,
             wanted,
-            lost: Counter::default(),
+            lost: Arc::default(),
+            counts: None,
         };
         (sink, receiver)
     }
