@@ -22,6 +22,7 @@ mod retrain;
 mod serve;
 mod serve_life;
 mod serve_load;
+mod serve_mqtt;
 mod serve_stream;
 mod serve_unit;
 mod support;

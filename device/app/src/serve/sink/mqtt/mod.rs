@@ -40,8 +40,8 @@ const QUEUE_FILE: &str = "mqtt-queue";
 const MAX_EVENT_BYTES: usize = 1 << 20;
 /// How often the file is brought up to date and the model looked at.
 const TICK: Duration = Duration::from_secs(1);
-/// The first pause after a failure; each is twice the one before, up to the longest. A connection that lasted for longer than the
-/// pause before it counts as none.
+/// The first pause after a failure; each is twice the one before, up to the longest. After a connection that lasted for longer than
+/// the first pause it begins anew.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// What waits at the end of the service has this long to go out; the rest goes to the file.
@@ -157,7 +157,7 @@ impl Sender {
                     News::HomeAssistantStarted => self.announced = None,
                     News::Lost { error, lasted } => {
                         self.link = None;
-                        if lasted > pause {
+                        if lasted > FIRST_PAUSE {
                             pause = FIRST_PAUSE;
                         }
                         if !told {
