@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use graft_shared::labels::Labels;
@@ -103,6 +102,11 @@ fn home_assistant_finds_the_label_and_hears_of_the_end() {
         "new tulip"
     );
 
+    let sent = "graft_events_sent_total{sink=\"mqtt\"} 3";
+    wait_until(sent, || {
+        let metrics = service.client().get("/metrics").text();
+        metrics.lines().any(|line| line == sent)
+    });
     service.signal("KILL");
     assert_eq!(heard.wait_for("garden/gate/availability"), "offline");
     service = start();
@@ -114,61 +118,35 @@ fn home_assistant_finds_the_label_and_hears_of_the_end() {
 
 /// Puts pictures into a folder, one after the other, each of which is an event.
 struct Pictures {
-    made: Arc<AtomicUsize>,
-    running: Arc<AtomicBool>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    /// How many there are; who holds it keeps more from being made.
+    made: Arc<Mutex<usize>>,
 }
 
 impl Pictures {
+    /// They end with the folder.
     fn start(dir: &Dir) -> Self {
-        let made = Arc::<AtomicUsize>::default();
-        let running = Arc::new(AtomicBool::new(true));
+        let made = Arc::<Mutex<usize>>::default();
         let picture = std::fs::read(trained().photos.join("rose/000.jpg")).unwrap();
         let (next, folder) = (dir.path("next.jpg"), dir.path("in"));
-        let (count, run) = (made.clone(), running.clone());
-        let thread = std::thread::spawn(move || {
+        let count = made.clone();
+        std::thread::spawn(move || {
             loop {
                 std::thread::sleep(Duration::from_millis(25));
-                if !run.load(Ordering::Relaxed) {
-                    std::thread::park();
-                    if !run.load(Ordering::Relaxed) {
-                        return;
-                    }
+                let mut made = count.lock().unwrap();
+                let there = std::fs::write(&next, &picture)
+                    .and_then(|()| std::fs::rename(&next, folder.join(format!("{made}.jpg"))));
+                if there.is_err() {
+                    return;
                 }
-                let number = count.fetch_add(1, Ordering::Relaxed);
-                std::fs::write(&next, &picture).unwrap();
-                std::fs::rename(&next, folder.join(format!("{number}.jpg"))).unwrap();
+                *made += 1;
             }
         });
-        Self {
-            made,
-            running,
-            thread: Some(thread),
-        }
+        Self { made }
     }
 
-    /// Makes no more for now; gives how many there are.
-    fn pause(&self) -> usize {
-        self.running.store(false, Ordering::Relaxed);
-        // Longer than one takes.
-        std::thread::sleep(Duration::from_millis(200));
-        self.made.load(Ordering::Relaxed)
-    }
-
-    fn go_on(&self) {
-        self.running.store(true, Ordering::Relaxed);
-        self.thread.as_ref().unwrap().thread().unpark();
-    }
-}
-
-impl Drop for Pictures {
-    fn drop(&mut self) {
-        self.running.store(false, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            std::thread::sleep(Duration::from_millis(50));
-            thread.thread().unpark();
-            let _ = thread.join();
-        }
+    /// Makes no more until what it gives is dropped.
+    fn pause(&self) -> MutexGuard<'_, usize> {
+        self.made.lock().unwrap()
     }
 }
 
@@ -194,9 +172,12 @@ fn nothing_is_lost_while_the_broker_is_killed_twenty_times() {
     let arguments = [&arguments[..], &["--lines", "lines", "--mqtt", &url]].concat();
     let start = || Service::start_with(&dir, &trained().model, &arguments, &[]);
     let mut service = start();
+    let written = || lines(&dir.path("lines")).len();
     let taken = || witness.acknowledged("test/state").len();
     let pictures = Pictures::start(&dir);
+    let begin = Instant::now();
     for turn in 0..20 {
+        eprintln!("TURN {turn} {:?} {}", begin.elapsed(), taken());
         let before = taken();
         wait_until("an event", || taken() > before + 5);
         if turn % 5 != 4 {
@@ -206,7 +187,7 @@ fn nothing_is_lost_while_the_broker_is_killed_twenty_times() {
         if turn == 10 {
             // All that was made is on the disk when the service is killed too.
             let made = pictures.pause();
-            wait_until("the last line", || lines(&dir.path("lines")).len() == made);
+            wait_until("the last line", || written() == *made);
             let last = lines(&dir.path("lines")).pop().unwrap();
             wait_until("the last event in the file", || {
                 std::fs::read_to_string(dir.path("mqtt-queue"))
@@ -215,13 +196,12 @@ fn nothing_is_lost_while_the_broker_is_killed_twenty_times() {
             service.signal("KILL");
             service.ended();
             service = start();
-            pictures.go_on();
         }
         std::thread::sleep(Duration::from_millis(100));
         broker.start_again();
     }
     let made = pictures.pause();
-    wait_until("the last line", || lines(&dir.path("lines")).len() == made);
+    wait_until("the last line", || written() == *made);
     let events = lines(&dir.path("lines"));
     wait_until("the last event", || {
         let last = witness.acknowledged("test/state").pop();

@@ -34,6 +34,7 @@ pub(super) enum News {
     HomeAssistantStarted,
     Lost {
         error: String,
+        /// Zero where the broker did not let us in.
         lasted: Duration,
     },
 }
@@ -43,9 +44,8 @@ pub(super) struct Link {
     client: AsyncClient,
     driver: JoinHandle<()>,
     events: UnboundedReceiver<Result<Event, ConnectionError>>,
-    /// Whether the broker let us in.
-    pub(super) connected: bool,
-    since: Instant,
+    /// Since when the broker has let us in.
+    since: Option<Instant>,
     /// The next event to send.
     next: u64,
     /// Publications that have no identifier yet, in order: the number of an event, or `None` for something else.
@@ -77,30 +77,34 @@ impl Link {
             client,
             driver: tokio::spawn(drive(connection, sender)),
             events,
-            connected: false,
-            since: Instant::now(),
+            since: None,
             next: 0,
             given: VecDeque::new(),
             under_way: HashMap::new(),
         }
     }
 
+    /// Whether the broker has let us in.
+    pub(super) fn is_connected(&self) -> bool {
+        self.since.is_some()
+    }
+
     /// The next thing that happens.
     pub(super) async fn news(&mut self) -> News {
         loop {
+            let event = self.events.recv().await;
             let lost = |error: String| News::Lost {
                 error,
-                lasted: self.since.elapsed(),
+                lasted: self.since.map_or(Duration::ZERO, |since| since.elapsed()),
             };
-            let event = match self.events.recv().await {
+            let event = match event {
                 None => return lost("the client has ended".to_owned()),
                 Some(Err(error)) => return lost(reason(&error)),
                 Some(Ok(event)) => event,
             };
             match event {
                 Event::Incoming(Packet::ConnAck(_)) => {
-                    self.connected = true;
-                    self.since = Instant::now();
+                    self.since = Some(Instant::now());
                     // What does not fit into an empty queue does not happen.
                     let _ = self.client.try_subscribe(STATUS_TOPIC, QoS::AtMostOnce);
                     return News::Connected;
@@ -130,7 +134,7 @@ impl Link {
 
     /// Publishes the events that may be under way.
     pub(super) fn send(&mut self, target: &Target, queue: &Queue) {
-        let Some(first) = queue.first().filter(|_| self.connected) else {
+        let Some(first) = queue.first().filter(|_| self.is_connected()) else {
             return;
         };
         for event in queue.from(self.next) {
@@ -154,7 +158,7 @@ impl Link {
 
     /// Says that we go, and goes.
     pub(super) async fn close(mut self, target: &Target) {
-        if !self.connected || !self.publish(&target.availability_topic, "offline") {
+        if !self.is_connected() || !self.publish(&target.availability_topic, "offline") {
             return;
         }
         // The broker closes the connection when it has all that was sent before.
@@ -192,7 +196,6 @@ fn reason(error: &ConnectionError) -> String {
             "it refused us ({code:?}): the user is in the URL, the password in the file of --mqtt-password-file"
         ),
         ConnectionError::NetworkTimeout | ConnectionError::FlushTimeout => "no answer".to_owned(),
-        ConnectionError::Io(error) => error.to_string(),
         error => error.to_string(),
     }
 }

@@ -161,7 +161,7 @@ impl Sender {
                             pause = FIRST_PAUSE;
                         }
                         if !told {
-                            say(&format!("no MQTT broker at {}, events wait: {error}", self.target));
+                            say(&format!("no way to the MQTT broker {}, events wait: {error}", self.target));
                         }
                         told = true;
                         next_try = Instant::now() + pause;
@@ -196,7 +196,7 @@ impl Sender {
     }
 
     fn is_connected(&self) -> bool {
-        self.link.as_ref().is_some_and(|link| link.connected)
+        self.link.as_ref().is_some_and(Link::is_connected)
     }
 
     fn take(&mut self, event: &Event) {
@@ -236,7 +236,7 @@ impl Sender {
 
     /// Tells Home Assistant of the model, if it does not know it yet.
     fn announce(&mut self) {
-        let Some(link) = self.link.as_mut().filter(|link| link.connected) else {
+        let Some(link) = self.link.as_mut().filter(|link| link.is_connected()) else {
             return;
         };
         let Some(model) = self.models.current() else {
