@@ -228,6 +228,9 @@ fn nothing_is_lost_while_the_broker_is_killed_twenty_times() {
         "{} events, {again} of them twice",
         order.len()
     );
+    wait_until("an empty file", || {
+        std::fs::read(dir.path("mqtt-queue")).is_ok_and(|bytes| bytes.is_empty())
+    });
     let metrics = service.client().get("/metrics").text();
     for line in [
         "graft_events_lost_total{sink=\"mqtt\"} 0",
@@ -235,6 +238,5 @@ fn nothing_is_lost_while_the_broker_is_killed_twenty_times() {
     ] {
         assert!(metrics.lines().any(|other| other == line), "{metrics}");
     }
-    assert_eq!(std::fs::read(dir.path("mqtt-queue")).unwrap(), b"");
     assert_eq!(service.client().get("/readyz").status, 200);
 }
