@@ -25,6 +25,7 @@ mod serve;
 mod serve_camera;
 mod serve_life;
 mod serve_load;
+mod serve_mqtt;
 mod serve_page;
 mod serve_stream;
 mod serve_unit;

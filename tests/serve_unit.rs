@@ -107,6 +107,7 @@ fn the_default_configuration_is_right_and_names_every_key() {
         .filter(|line| !line.starts_with("watch") && !line.starts_with("command = \"ffmpeg"))
         .filter(|line| !line.starts_with("camera ="))
         .filter(|line| !line.starts_with("token_file") && !line.starts_with("state"))
+        .filter(|line| !line.starts_with("mqtt_password_file"))
         .collect();
     dir.write(
         "serve.toml",

@@ -246,7 +246,7 @@ pub(crate) struct ServeArguments {
     #[arg(long, value_name = "FILE", help_heading = "Where labels go")]
     pub(crate) lines: Option<PathBuf>,
 
-    /// Lines and webhook for each frame, not each change
+    /// Lines, webhook and MQTT for each frame, not each change
     #[arg(long, help_heading = "Where labels go")]
     pub(crate) every_frame: bool,
 
@@ -257,6 +257,14 @@ pub(crate) struct ServeArguments {
     /// POST each change to this http:// address
     #[arg(long, value_name = "URL", help_heading = "Where labels go")]
     pub(crate) webhook: Option<String>,
+
+    /// Publish each change at this MQTT broker, mqtt://[USER@]HOST[:PORT][/PREFIX], and show it in Home Assistant
+    #[arg(long, value_name = "URL", help_heading = "Where labels go")]
+    pub(crate) mqtt: Option<String>,
+
+    /// The file with the password for the MQTT broker
+    #[arg(long, value_name = "FILE", help_heading = "Where labels go")]
+    pub(crate) mqtt_password_file: Option<PathBuf>,
 
     /// Keep frames with a best score below this in the state folder, for the next training
     #[arg(long, value_name = "SCORE", value_parser = graft_cli::fraction::<f32>, help_heading = "Where labels go")]

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::listen::Address;
 use super::model::Ask;
 use super::sink::Wanted;
+use super::sink::mqtt::Mqtt;
 use super::sink::spool::Spool;
 use super::source::Region;
 use super::source::camera::Camera;
@@ -52,6 +53,8 @@ struct File {
     every_frame: Option<bool>,
     on_change: Option<String>,
     webhook: Option<String>,
+    mqtt: Option<String>,
+    mqtt_password_file: Option<PathBuf>,
     spool_below: Option<f32>,
     spool_megabytes: Option<u64>,
     spool_per_hour: Option<u32>,
@@ -77,10 +80,11 @@ pub(crate) struct Settings {
     pub(crate) steadiness: Steadiness,
     /// The file that JSON lines are added to, or `-`.
     pub(crate) lines: Option<PathBuf>,
-    /// Which events lines and webhook get.
+    /// Which events lines, webhook and MQTT get.
     pub(crate) wanted: Wanted,
     pub(crate) on_change: Option<String>,
     pub(crate) webhook: Option<String>,
+    pub(crate) mqtt: Option<Mqtt>,
     pub(crate) spool: Option<Spool>,
 }
 
@@ -165,6 +169,20 @@ impl Settings {
                 per_hour: file.spool_per_hour.unwrap_or(USUAL_SPOOL_PER_HOUR),
             }),
         };
+        let mqtt = match (typed.mqtt.clone().or(file.mqtt), &state) {
+            (None, _) => None,
+            (Some(_), None) => {
+                return Err(Error::new(
+                    "no folder for events to wait in while the MQTT broker is away",
+                )
+                .hint("name one with --state"));
+            }
+            (Some(url), Some(state)) => Some(Mqtt {
+                url,
+                password_file: typed.mqtt_password_file.clone().or(file.mqtt_password_file),
+                state: state.clone(),
+            }),
+        };
         Ok(Self {
             model,
             listen: listen.as_deref().unwrap_or(USUAL_ADDRESS).parse()?,
@@ -186,6 +204,7 @@ impl Settings {
             },
             on_change: typed.on_change.clone().or(file.on_change),
             webhook: typed.webhook.clone().or(file.webhook),
+            mqtt,
             spool,
         })
     }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use graft_shared::error::{Context, Error, Result};
 
 use super::frames::{self, Kind};
-use super::pause::Pause;
 use super::{Frame, Latest};
+use crate::serve::pause::Pause;
 use crate::{children, report, say};
 
 /// The child, for whoever ends the service.

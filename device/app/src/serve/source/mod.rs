@@ -10,14 +10,12 @@
 //! | `frames` | a stream of bytes -> frames, MJPEG or raw |
 //! | `huffman` | cameras' JPEGs without Huffman tables, made whole |
 //! | `folder` | files that appear in a folder |
-//! | `pause` | how long to wait before something is tried again |
 
 pub(crate) mod camera;
 pub(crate) mod command;
 pub(crate) mod folder;
 pub(crate) mod frames;
 mod huffman;
-mod pause;
 #[cfg(target_pointer_width = "64")]
 mod video;
 mod yuyv;

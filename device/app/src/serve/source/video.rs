@@ -15,10 +15,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::camera::{Camera, MOST_SIDE, Size};
 use super::huffman;
-use super::pause::Pause;
 use super::yuyv::Yuyv;
 use super::{Frame, Latest, Picture};
 use crate::say;
+use crate::serve::pause::Pause;
 
 /// A camera that gives no frame for so long has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
