@@ -13,7 +13,8 @@ use super::super::scratch::Scratch;
 use super::super::training::Sums;
 use super::super::transpose::transpose;
 use super::planes::Planes;
-use super::{BLOCK, KERNEL, POINTS, STEP, Size, Source, TILE, tiles, transform};
+use super::transform::{self, Input, Kernel, Matrix, Output};
+use super::{BLOCK, KERNEL, POINTS, STEP, Size, Source, tiles};
 
 /// Tiles that are transformed together, about: so many that reading the kernels does not count, so few that they stay in the
 /// cache.
@@ -115,14 +116,11 @@ impl WithSimd for TransformKernels<'_> {
             } else {
                 taps = Default::default();
             }
-            for lane in (0..BLOCK).step_by(S::F32_LANES) {
-                let kernel =
-                    taps.map(|taps| taps.map(|tap| S::as_simd_f32s(&tap).0[lane / S::F32_LANES]));
-                let points = transform::kernel(simd, kernel);
-                for (point, &vector) in points.as_flattened().iter().enumerate() {
-                    let at = (point * self.depth + channel) * BLOCK + lane;
-                    S::as_mut_simd_f32s(&mut self.target[at..][..S::F32_LANES]).0[0] = vector;
-                }
+            for index in 0..BLOCK / S::F32_LANES {
+                let kernel = transform::load(simd, taps.as_flattened(), KERNEL, index);
+                let points = Kernel::transform(simd, kernel);
+                let (target, _) = self.target.as_chunks_mut::<BLOCK>();
+                transform::store::<S>(&points, &mut target[channel..], self.depth, index);
             }
         }
     }
@@ -229,13 +227,13 @@ impl<T: Source, F: Finish> Run<'_, T, F> {
                     let plane = &strip[(image * inputs + block) * plane_len..][..plane_len];
                     let lines = &plane[y * STEP * padded.width..];
                     for x in 0..tiles.width {
-                        transform_input(
-                            simd,
-                            &lines[x * STEP..],
-                            padded.width,
-                            |point| layout.at(point, block, tile),
-                            transformed,
-                        );
+                        let target = &mut transformed[layout.at(0, block, tile)..];
+                        for index in 0..BLOCK / S::F32_LANES {
+                            let pixels =
+                                transform::load(simd, &lines[x * STEP..], padded.width, index);
+                            let points = Input::transform(simd, pixels);
+                            transform::store::<S>(&points, target, layout.point, index);
+                        }
                         tile += 1;
                     }
                 }
@@ -285,8 +283,8 @@ impl<T: Source, F: Finish> Run<'_, T, F> {
                     self.finish_rows(
                         simd,
                         (image, block, y..y + count),
-                        |point, tile| product_layout.at(point, block, first_tile + tile),
-                        products,
+                        &products[product_layout.at(0, block, first_tile)..],
+                        product_layout.point,
                         pixels,
                         &mut sums,
                     );
@@ -308,8 +306,8 @@ impl<T: Source, F: Finish> Run<'_, T, F> {
         &mut self,
         simd: S,
         (image, block, tile_rows): (usize, usize, Range<usize>),
-        at: impl Fn(usize, usize) -> usize,
         products: &[[f32; BLOCK]],
+        pitch: usize,
         pixels: &mut [[f32; BLOCK]],
         sums: &mut [[S::f32s; 2]],
     ) {
@@ -320,29 +318,17 @@ impl<T: Source, F: Finish> Run<'_, T, F> {
         for (row, _) in tile_rows.clone().enumerate() {
             for column in 0..tiles.width {
                 let tile = row * tiles.width + column;
-                let (y, x) = (row * STEP, column * STEP);
-                let (inside, beside) = (y + 1 < lines, x + 1 < width);
-                for lane in (0..BLOCK).step_by(S::F32_LANES) {
-                    let points: [[S::f32s; TILE]; TILE] = std::array::from_fn(|row| {
-                        std::array::from_fn(|column| {
-                            let values = &products[at(row * TILE + column, tile)];
-                            S::as_simd_f32s(values).0[lane / S::F32_LANES]
-                        })
-                    });
-                    let [upper, lower] = transform::output(simd, points);
-                    let mut store = |y: usize, x: usize, vector: S::f32s| {
-                        let values = &mut pixels[y * width + x];
-                        S::as_mut_simd_f32s(values).0[lane / S::F32_LANES] = vector;
-                    };
-                    store(y, x, upper[0]);
-                    if beside {
-                        store(y, x + 1, upper[1]);
-                    }
-                    if inside {
-                        store(y + 1, x, lower[0]);
-                    }
-                    if beside && inside {
-                        store(y + 1, x + 1, lower[1]);
+                for index in 0..BLOCK / S::F32_LANES {
+                    let points = transform::restore(simd, &products[tile..], pitch, index);
+                    let outputs = Output::transform(simd, points);
+                    for (line, outputs) in outputs.iter().enumerate() {
+                        for (x, &vector) in outputs.iter().enumerate() {
+                            let (y, x) = (row * STEP + line, column * STEP + x);
+                            if y < lines && x < width {
+                                let pixel = &mut pixels[y * width + x];
+                                S::as_mut_simd_f32s(pixel).0[index] = vector;
+                            }
+                        }
                     }
                 }
             }
@@ -388,28 +374,6 @@ fn write<S: Simd, const ROWS: usize, const VECTORS: usize>(
     for (tile, sums) in tiles[..ROWS].iter_mut().zip(sums) {
         for (value, sum) in S::as_mut_simd_f32s(tile).0.iter_mut().zip(sums) {
             *value = *sum;
-        }
-    }
-}
-
-/// Transforms the tile at the beginning of `lines`; `at` is where its points go.
-#[inline(always)]
-fn transform_input<S: Simd>(
-    simd: S,
-    lines: &[[f32; BLOCK]],
-    pitch: usize,
-    at: impl Fn(usize) -> usize,
-    target: &mut [[f32; BLOCK]],
-) {
-    for lane in (0..BLOCK).step_by(S::F32_LANES) {
-        let pixels: [[S::f32s; TILE]; TILE] = std::array::from_fn(|row| {
-            let line = &lines[row * pitch..][..TILE];
-            std::array::from_fn(|column| S::as_simd_f32s(&line[column]).0[lane / S::F32_LANES])
-        });
-        let points = transform::input(simd, pixels);
-        for (point, &vector) in points.as_flattened().iter().enumerate() {
-            let values = &mut target[at(point)];
-            S::as_mut_simd_f32s(values).0[lane / S::F32_LANES] = vector;
         }
     }
 }

@@ -8,7 +8,8 @@ use rayon::prelude::*;
 
 use super::super::scratch::Scratch;
 use super::planes::Planes;
-use super::{BLOCK, KERNEL, POINTS, STEP, Size, Source, TILE, tiles, transform};
+use super::transform::{self, Gradient, Input, KernelGradient, Matrix};
+use super::{BLOCK, KERNEL, POINTS, STEP, Size, Source, TILE, tiles};
 
 /// Tiles of a unit, at least: what loading and storing the sums is shared by.
 const FEWEST_TILES: usize = 64;
@@ -129,11 +130,9 @@ impl<T: Source, G: Source> WithSimd for Transform<'_, T, G> {
         let inputs = self.division.input_blocks;
         let (input, gradient) = (self.input, self.gradient);
         if self.block < inputs {
-            self.run::<S, _, TILE>(simd, input, self.block, |tile| transform::input(simd, tile));
+            self.run::<S, _, Input, TILE>(simd, input, self.block);
         } else {
-            self.run::<S, _, STEP>(simd, gradient, self.block - inputs, |tile| {
-                transform::gradient(simd, tile)
-            });
+            self.run::<S, _, Gradient, STEP>(simd, gradient, self.block - inputs);
         }
     }
 }
@@ -141,12 +140,11 @@ impl<T: Source, G: Source> WithSimd for Transform<'_, T, G> {
 impl<T: Source, G: Source> Transform<'_, T, G> {
     /// Tiles of `SIDE` rows and columns.
     #[inline(always)]
-    fn run<S: Simd, P: Source, const SIDE: usize>(
+    fn run<S: Simd, P: Source, M: Matrix<SIDE, TILE>, const SIDE: usize>(
         &mut self,
         simd: S,
         planes: &Planes<P>,
         block: usize,
-        transform: impl Fn([[S::f32s; SIDE]; SIDE]) -> [[S::f32s; TILE]; TILE],
     ) {
         let tiles = self.division.tiles;
         let padded = Size {
@@ -164,18 +162,10 @@ impl<T: Source, G: Source> Transform<'_, T, G> {
                 let lines = &plane[y * STEP * padded.width..];
                 for x in 0..tiles.width {
                     let pixels = &lines[x * STEP..];
-                    for lane in (0..BLOCK).step_by(S::F32_LANES) {
-                        let pixels: [[S::f32s; SIDE]; SIDE] = std::array::from_fn(|row| {
-                            let line = &pixels[row * padded.width..][..SIDE];
-                            std::array::from_fn(|column| {
-                                S::as_simd_f32s(&line[column]).0[lane / S::F32_LANES]
-                            })
-                        });
-                        let points = transform(pixels);
-                        for (point, &vector) in points.as_flattened().iter().enumerate() {
-                            let values = &mut target[point * unit_tiles + tile];
-                            S::as_mut_simd_f32s(values).0[lane / S::F32_LANES] = vector;
-                        }
+                    for index in 0..BLOCK / S::F32_LANES {
+                        let pixels = transform::load(simd, pixels, padded.width, index);
+                        let points = M::transform(simd, pixels);
+                        transform::store::<S>(&points, &mut target[tile..], unit_tiles, index);
                     }
                     tile += 1;
                 }
@@ -302,19 +292,17 @@ impl WithSimd for Collect<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let width = self.sums.len() / (POINTS * BLOCK);
-        let points: [_; POINTS] =
-            std::array::from_fn(|point| &self.sums[(point * BLOCK + self.row) * width..][..width]);
         let (kernels, _) = self.target.as_chunks_mut::<{ KERNEL * KERNEL }>();
+        let (sums, _) = self.sums.as_chunks::<BLOCK>();
+        let (row, pitch) = (self.row * width / BLOCK, width);
         for (index, kernels) in kernels.chunks_mut(S::F32_LANES).enumerate() {
-            let points: [[S::f32s; TILE]; TILE] = std::array::from_fn(|row| {
-                std::array::from_fn(|column| S::as_simd_f32s(points[row * TILE + column]).0[index])
-            });
-            let taps = transform::kernel_gradient(simd, points);
-            let (values, _) =
-                pulp::bytemuck::cast_slice::<_, f32>(taps.as_flattened()).as_chunks::<1>();
+            let (block, index) = (index * S::F32_LANES / BLOCK, index % (BLOCK / S::F32_LANES));
+            let points = transform::restore(simd, &sums[row + block..], pitch, index);
+            let taps = KernelGradient::transform(simd, points);
+            let values: &[f32] = pulp::bytemuck::cast_slice(taps.as_flattened());
             for (lane, kernel) in kernels.iter_mut().enumerate() {
                 for (tap, value) in kernel.iter_mut().enumerate() {
-                    [*value] = values[tap * S::F32_LANES + lane];
+                    *value = values[tap * S::F32_LANES + lane];
                 }
             }
         }
