@@ -5,6 +5,7 @@
 //! INPUT has the tensor `input`, f32 `[n, 3, height, width]`, normalised; OUTPUT gets `logits`, f32 `[n, classes]`.
 
 use std::collections::HashMap;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use candle_core::{Device, safetensors};
@@ -16,7 +17,8 @@ fn main() -> ExitCode {
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{}", error.report());
+            // When stderr is closed there is nobody to tell.
+            let _ = writeln!(io::stderr(), "{}", error.report());
             ExitCode::FAILURE
         }
     }
