@@ -31,7 +31,7 @@ if [ ! -e "$cache" ]; then
     say "a Debian system, once"
     root=$(mktemp -d)
     debootstrap --variant=minbase \
-        --include=systemd-sysv,dbus,udev,kmod,iproute2,openssh-server,linux-image-amd64 \
+        --include=systemd-sysv,dbus,udev,kmod,iproute2,openssh-server,curl,linux-image-amd64 \
         bookworm "$root" >"$work/debootstrap" 2>&1
     mkdir -p "$(dirname "$cache")"
     tar -C "$root" --numeric-owner -cf "$cache.new" .
@@ -96,6 +96,17 @@ say "boot"
 start
 wait_for "ssh" 900 board true
 board 'systemctl is-system-running --wait; systemctl --version | head -n 1; uname -sr'
+
+say "by hand, as the README has it"
+package=$(ls -t "${CARGO_TARGET_DIR:-target}"/debian/graft-device_*_amd64.deb | head -n 1)
+board 'cat >graft-device.deb' <"$package"
+board 'cat >model.onnx' <"$model"
+board 'cat >photo.jpg' <"$photo"
+before=$SECONDS
+board 'dpkg -i graft-device.deb && cp model.onnx /var/lib/graft-device/ && systemctl start graft-device &&
+    curl -sS --data-binary @photo.jpg http://127.0.0.1:8080/v1/label'
+echo "labelled after $((SECONDS - before)) s"
+board 'dpkg --purge graft-device; rm graft-device.deb model.onnx photo.jpg'
 
 say "graft deploy"
 deploy_options=()

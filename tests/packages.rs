@@ -33,6 +33,8 @@ pub(crate) fn package(architecture: Architecture, version: &str) -> Result<PathB
         ])
         .arg("--program")
         .arg(program(architecture)?)
+        .arg("--output")
+        .arg(Dir::until_the_next_run().keep())
         .output()
         .map_err(|error| format!("can't start device/package/build: {error}"))?;
     assert!(
