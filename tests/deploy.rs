@@ -29,7 +29,7 @@ impl Server {
         assert!(made.unwrap().success());
         root.put(&dir.path("key.pub"), "/tmp/key.pub");
         root.shell(
-            "useradd --create-home pi; mkdir -p /run/sshd; for home in /root /home/pi; do \
+            "useradd --create-home --password '*' pi; mkdir -p /run/sshd; for home in /root /home/pi; do \
              install -d -m 700 $home/.ssh; install -m 600 /tmp/key.pub $home/.ssh/authorized_keys; done; \
              chown -R pi: /home/pi/.ssh",
         )
