@@ -2,8 +2,8 @@
 
     python3 models/compare.py [NAME...]
 
-Needs torch, torchvision, timm and safetensors, and `cargo build --release --example logits` before. Fails where logits differ
-by more than 1e-4 of their largest.
+Needs torch, torchvision, timm and safetensors, and `cargo build --release --workspace --example logits` before. Fails
+where logits differ by more than 1e-4 of their largest.
 """
 
 import os

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -277,20 +278,18 @@ fn unsure_pictures_are_kept_as_training_reads_them() {
     );
 }
 
+/// Whether there is an ffmpeg; where there is none it is said.
+fn ffmpeg(test: &str) -> bool {
+    let there = Command::new("ffmpeg").arg("-version").output().is_ok();
+    if !there {
+        skip(&format!("no ffmpeg is here, which {test} needs"));
+    }
+    there
+}
+
 #[test]
 fn ffmpeg_is_a_source() {
-    if std::process::Command::new("ffmpeg")
-        .arg("-version")
-        .output()
-        .is_err()
-    {
-        if long() {
-            skip("no ffmpeg");
-        }
-        let _ = writeln!(
-            std::io::stderr(),
-            "skipped ffmpeg_is_a_source: no ffmpeg here"
-        );
+    if !ffmpeg("ffmpeg_is_a_source") {
         return;
     }
     let dir = Dir::new();
@@ -308,4 +307,62 @@ fn ffmpeg_is_a_source() {
     });
     assert_eq!(labels[..2], [Value::from("rose"), "tulip".into()]);
     assert!(metric(&service, "graft_frames_total") > 10.0);
+}
+
+/// A stream over the network, as a camera's: 6 s of it, or 10 minutes with `GRAFT_LONG_TESTS`.
+#[test]
+fn a_network_stream_through_ffmpeg_loses_no_frame() {
+    if !ffmpeg("a_network_stream_through_ffmpeg_loses_no_frame") {
+        return;
+    }
+    let seconds = if long() { 600 } else { 6 };
+    let port = TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .unwrap()
+        .port();
+    let source = format!("testsrc2=size=640x480:rate=10:duration={seconds}");
+    let place = format!("tcp://127.0.0.1:{port}");
+    let mut camera = Command::new("ffmpeg")
+        .args(["-nostdin", "-loglevel", "error", "-re", "-f", "lavfi", "-i"])
+        .args([&source, "-c:v", "mpeg4", "-q:v", "4", "-f", "mpegts"])
+        .arg(format!("{place}?listen=1"))
+        .spawn()
+        .unwrap();
+    let dir = Dir::new();
+    let command = format!(
+        "ffmpeg -nostdin -loglevel error -analyzeduration 100k -i {place} -fps_mode passthrough -flush_packets 1 -f mjpeg -q:v 3 -"
+    );
+    let service = serve(&dir, &["--command", &command]);
+    let frames = |name: &str| metric(&service, &format!("graft_frames{name}_total"));
+    wait_for("the first frame", || (frames("") > 0.0).then_some(()));
+    std::thread::sleep(Duration::from_secs(seconds / 10));
+    let before = service.status("VmRSS");
+    // What ffmpeg keeps until it knows the stream comes at once.
+    let at_once = frames("_dropped");
+    assert!(camera.wait().unwrap().success());
+    // The stream is over when no more frames come.
+    let mut seen = 0.0;
+    wait_for("the last frame", || {
+        std::thread::sleep(Duration::from_secs(1));
+        let last = std::mem::replace(&mut seen, frames(""));
+        (last == seen).then_some(())
+    });
+    let after = service.status("VmRSS");
+    let (dropped, labelled) = (
+        frames("_dropped"),
+        metric(&service, "graft_pictures_total{outcome=\"labelled\"}"),
+    );
+    let sent = 10.0 * seconds as f64;
+    let _ = writeln!(
+        std::io::stderr(),
+        "{sent} frames sent, {seen} seen, {labelled} labelled, {dropped} dropped ({at_once} at the beginning); {before} kB, then {after} kB"
+    );
+    assert_eq!(seen, sent);
+    assert_eq!(labelled + dropped, seen);
+    // The engine is faster; a busy machine may hold it up for a moment.
+    assert!(
+        dropped - at_once <= (0.01 * sent).max(6.0),
+        "{dropped} dropped"
+    );
+    assert!(after <= before + 8_192, "{before} kB, then {after} kB");
 }

@@ -9,6 +9,7 @@ use crate::support::{Dir, Service, graft_device, skip, trained};
 /// Ten times the exposure that `systemd-analyze security` may find.
 const EXPOSURE_LAN: &str = "12";
 const EXPOSURE_SOCKET: &str = "4";
+const EXPOSURE_CAMERA: &str = "15";
 
 fn package(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -51,6 +52,10 @@ fn the_unit_allows_little() {
     let drop_in = std::fs::read(package("unix-socket.conf")).unwrap();
     dir.write("graft-device.service.d/unix-socket.conf", drop_in);
     exposure(EXPOSURE_SOCKET);
+    std::fs::remove_dir_all(dir.path("graft-device.service.d")).unwrap();
+    let drop_in = std::fs::read(package("camera.conf")).unwrap();
+    dir.write("graft-device.service.d/camera.conf", drop_in);
+    exposure(EXPOSURE_CAMERA);
     let text = std::fs::read_to_string(&unit).unwrap();
     for line in [
         "Type=notify",
@@ -105,7 +110,9 @@ fn the_default_configuration_is_right_and_names_every_key() {
         })
         // One source.
         .filter(|line| !line.starts_with("watch") && !line.starts_with("command = \"ffmpeg"))
+        .filter(|line| !line.starts_with("camera ="))
         .filter(|line| !line.starts_with("token_file") && !line.starts_with("state"))
+        .filter(|line| !line.starts_with("mqtt_password_file"))
         .collect();
     dir.write(
         "serve.toml",

@@ -53,6 +53,8 @@ pub enum Command {
     /// List the pretrained backbones, or fetch the weights of one
     #[command(subcommand)]
     Backbones(BackbonesCommand),
+    /// Bring a model to a board, through ssh, and serve it there
+    Deploy(DeployArguments),
     /// List what can be trained on, and why the rest can't be
     Devices(DevicesArguments),
     /// Fetch sample photos, train on them and label photos that training has not seen
@@ -470,6 +472,43 @@ Examples:
         #[arg(long)]
         offline: bool,
     },
+}
+
+/// Of `graft deploy`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  graft deploy pi@raspberrypi.local runs/photos-1/model.onnx
+  graft deploy root@10.0.0.7 model.onnx --ssh-option Port=2222 --photo cat.jpg
+
+The board is asked what it is; the package is installed, the model's probes are computed there, and the service is started
+with it. Until the probes have passed the board serves what it did before.")]
+pub struct DeployArguments {
+    /// The board, as `ssh` takes it: [USER@]HOST. The user is root, or may run `sudo` without a password
+    pub host: String,
+
+    /// The model file
+    pub model: PathBuf,
+
+    /// The Debian package to install [default: the one that device/package/build made]
+    #[arg(long, value_name = "FILE.deb")]
+    pub package: Option<PathBuf>,
+
+    /// A photo to label there [default: a test photo of the model's run]
+    #[arg(long, value_name = "PHOTO")]
+    pub photo: Option<PathBuf>,
+
+    /// An option for ssh's -o, such as Port=2222; may be repeated
+    #[arg(long, value_name = "OPTION")]
+    pub ssh_option: Vec<String>,
+
+    /// Say nothing of what is done
+    #[arg(long)]
+    pub quiet: bool,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Of `graft devices`.

@@ -13,6 +13,7 @@ pub mod commands;
 pub mod compare;
 pub mod dataset;
 pub mod demo;
+pub mod deploy;
 pub mod devices;
 pub mod evaluate;
 pub mod export;

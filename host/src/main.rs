@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         Command::Compare(arguments) => commands::compare::run(&arguments),
         Command::Label(arguments) => commands::label::run(&arguments),
         Command::Backbones(arguments) => commands::backbones::run(&arguments),
+        Command::Deploy(arguments) => commands::deploy::run(&arguments),
         Command::Devices(arguments) => commands::devices::run(&arguments),
         Command::Demo(arguments) => commands::demo::run(arguments),
         Command::Completions(arguments) => {

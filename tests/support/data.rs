@@ -26,13 +26,14 @@ pub(crate) fn project() -> &'static Path {
 }
 
 /// Says on the terminal, past the test harness, why the running test does nothing. With `CI=true`, where everything
-/// that tests need is there, it fails instead.
+/// that tests need is there, it fails instead, unless `GRAFT_TESTS_MAY_SKIP` says that not all could be installed.
 #[track_caller]
 pub(crate) fn skip(reason: &str) {
     let test = std::thread::current();
     let test = test.name().unwrap_or("test");
     let everything_is_there = project().parent().unwrap().join("shared").is_dir();
-    if std::env::var("CI").is_ok_and(|ci| ci == "true") && everything_is_there {
+    let strict = std::env::var_os("GRAFT_TESTS_MAY_SKIP").is_none();
+    if std::env::var("CI").is_ok_and(|ci| ci == "true") && everything_is_there && strict {
         panic!("{test} may not be skipped in CI: {reason}");
     }
     let _ = writeln!(io::stderr(), "skipped {test}: {reason}");

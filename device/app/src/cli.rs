@@ -201,6 +201,14 @@ pub(crate) struct ServeArguments {
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<NonZeroUsize>,
 
+    /// Label the frames of this camera, such as /dev/video0
+    #[arg(long, value_name = "DEVICE", group = "source", help_heading = "Source")]
+    pub(crate) camera: Option<PathBuf>,
+
+    /// The size of the camera's frames in pixels [default: 640x480]
+    #[arg(long, value_name = "WxH", help_heading = "Source")]
+    pub(crate) camera_size: Option<String>,
+
     /// Label the frames that this command writes to its output
     #[arg(
         long,
@@ -238,7 +246,7 @@ pub(crate) struct ServeArguments {
     #[arg(long, value_name = "FILE", help_heading = "Where labels go")]
     pub(crate) lines: Option<PathBuf>,
 
-    /// Lines and webhook for each frame, not each change
+    /// Lines, webhook and MQTT for each frame, not each change
     #[arg(long, help_heading = "Where labels go")]
     pub(crate) every_frame: bool,
 
@@ -249,6 +257,14 @@ pub(crate) struct ServeArguments {
     /// POST each change to this http:// address
     #[arg(long, value_name = "URL", help_heading = "Where labels go")]
     pub(crate) webhook: Option<String>,
+
+    /// Publish each change at this MQTT broker, mqtt://[USER@]HOST[:PORT][/PREFIX], and show it in Home Assistant
+    #[arg(long, value_name = "URL", help_heading = "Where labels go")]
+    pub(crate) mqtt: Option<String>,
+
+    /// The file with the password for the MQTT broker
+    #[arg(long, value_name = "FILE", help_heading = "Where labels go")]
+    pub(crate) mqtt_password_file: Option<PathBuf>,
 
     /// Keep frames with a best score below this in the state folder, for the next training
     #[arg(long, value_name = "SCORE", value_parser = graft_cli::fraction::<f32>, help_heading = "Where labels go")]

@@ -4,6 +4,7 @@ pub mod backbones;
 pub mod check;
 pub mod compare;
 pub mod demo;
+pub mod deploy;
 pub mod describe;
 pub mod devices;
 pub mod evaluate;

@@ -10,11 +10,13 @@
 //! | `source` | where pictures come from beside HTTP |
 //! | `stream` | a source's frames to labels |
 //! | `steady` | labels smoothed over time |
+//! | `pause` | how long to wait before something is tried again |
 //! | `sink` | where labels go beside HTTP |
 
 mod http;
 mod listen;
 mod model;
+mod pause;
 mod queue;
 mod settings;
 mod sink;
@@ -42,9 +44,9 @@ use self::listen::Listener;
 use self::model::{Ask, Models, Opened};
 use self::queue::Queue;
 use self::settings::{Settings, Source};
-use self::sink::{Sink, lines, on_change, spool, webhook};
+use self::sink::{Sink, lines, mqtt, on_change, spool, webhook};
 use self::source::command::{self, Running};
-use self::source::{Incoming, Latest, folder};
+use self::source::{Incoming, Latest, camera, folder};
 use self::stream::{Live, Stream};
 use crate::cli::ServeArguments;
 use crate::systemd::{Notifier, watchdog_interval};
@@ -75,11 +77,14 @@ pub(crate) struct Service {
 
 pub(crate) fn run(arguments: &ServeArguments) -> Result<Outcome> {
     let settings = Settings::read(arguments)?;
-    tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("can't start the service")?
-        .block_on(serve(settings))
+        .context("can't start the service")?;
+    let outcome = runtime.block_on(serve(settings));
+    // A name that is still being looked up holds up no end.
+    runtime.shutdown_background();
+    outcome
 }
 
 async fn serve(settings: Settings) -> Result<Outcome> {
@@ -87,8 +92,10 @@ async fn serve(settings: Settings) -> Result<Outcome> {
     let access = Access::new(&settings)?;
     let listener = Listener::bind(&settings.listen).await?;
     let address = listener.address().context("can't say where it listens")?;
+    let models = Arc::new(Models::new(settings.model.clone()));
+    let (sinks, mqtt) = sinks(&settings, &models)?;
     let service = Arc::new(Service {
-        models: Arc::new(Models::new(settings.model.clone())),
+        models,
         queue: Queue::start(settings.threads)?,
         access,
         memory: Memory::new(),
@@ -97,10 +104,12 @@ async fn serve(settings: Settings) -> Result<Outcome> {
         draining: AtomicBool::new(false),
         notifier: Notifier::from_environment()?,
         live: Live::default(),
-        sinks: sinks(&settings)?,
+        sinks,
         has_source: settings.source.is_some(),
         latest: match settings.source {
-            Some(Source::Command(..) | Source::Stdin(_)) => Some(Arc::default()),
+            Some(Source::Camera(_) | Source::Command(..) | Source::Stdin(_)) => {
+                Some(Arc::default())
+            }
             Some(Source::Folder(_)) | None => None,
         },
     });
@@ -137,16 +146,29 @@ async fn serve(settings: Settings) -> Result<Outcome> {
     }
     // Connections that were there end after the answer that they are at; new ones hear that it is too late.
     stop.send_replace(None);
-    if timeout(DRAIN_DEADLINE, ended.recv()).await.is_err() {
+    let published = async {
+        if let Some(mqtt) = mqtt {
+            mqtt.end().await;
+        }
+    };
+    let (answered, published) = tokio::join!(
+        timeout(DRAIN_DEADLINE, ended.recv()),
+        timeout(DRAIN_DEADLINE, published)
+    );
+    if answered.is_err() {
         say("some clients were too slow for the end");
+    }
+    if published.is_err() {
+        say("the disk was too slow for the events that wait for the MQTT broker");
     }
     door.abort();
     Ok(Outcome::Done)
 }
 
-/// The sinks that are wanted.
-fn sinks(settings: &Settings) -> Result<Vec<Sink>> {
+/// The sinks that are wanted, and the end of the one that has one.
+fn sinks(settings: &Settings, models: &Arc<Models>) -> Result<(Vec<Sink>, Option<mqtt::Ending>)> {
     let mut sinks = Vec::new();
+    let mut ending = None;
     if let Some(path) = &settings.lines {
         sinks.push(lines::start(path, settings.wanted)?);
     }
@@ -159,7 +181,12 @@ fn sinks(settings: &Settings) -> Result<Vec<Sink>> {
     if let Some(spool) = &settings.spool {
         sinks.push(spool::start(spool.clone())?);
     }
-    Ok(sinks)
+    if let Some(mqtt) = &settings.mqtt {
+        let (sink, end) = mqtt::start(mqtt, models.clone(), settings.wanted)?;
+        sinks.push(sink);
+        ending = Some(end);
+    }
+    Ok((sinks, ending))
 }
 
 /// Starts the source, if there is one; gives its child, if it has one.
@@ -168,6 +195,10 @@ fn start_source(service: &Arc<Service>, settings: Settings) -> Result<Option<Run
     let live = Incoming::Live(latest.clone());
     let (source, incoming, running) = match settings.source {
         None => return Ok(None),
+        Some(Source::Camera(camera)) => {
+            camera::start(camera, latest)?;
+            ("camera", live, None)
+        }
         Some(Source::Command(line, kind)) => {
             let running = command::start(line, kind, latest)?;
             ("command", live, Some(running))

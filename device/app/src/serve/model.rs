@@ -17,7 +17,7 @@ use graft_shared::limits::MAX_SERVICE_PIXELS;
 use graft_shared::preprocess::Pixels;
 use serde::Serialize;
 
-use super::source::{Picture, Region};
+use super::source::{Content, Picture, Region};
 
 /// Hexadecimal digits of a model's version: enough to tell a fleet's models apart.
 const VERSION_DIGITS: usize = 12;
@@ -99,13 +99,13 @@ impl Model {
         picture: &Picture,
         region: Option<Region>,
     ) -> Result<Labelling, Failure> {
-        match picture {
-            Picture::File(bytes) => self.classify_file(bytes, region),
-            Picture::Pixels(pixels) => {
-                let start = Instant::now();
-                let part = region.map(|region| region.of(pixels)).transpose();
+        let start = Instant::now();
+        match picture.content() {
+            Content::File(bytes) => self.classify_file(bytes, region),
+            Content::Pixels(pixels) => {
+                let part = region.map(|region| region.of(&pixels)).transpose();
                 let part = part.map_err(Failure::Picture)?;
-                let pixels = part.as_ref().unwrap_or(pixels);
+                let pixels = part.as_ref().unwrap_or(&*pixels);
                 let input = self.engine.card().preprocess.apply_pixels(pixels);
                 self.classify_input(&input.map_err(Failure::Picture)?, start)
             }

@@ -11,8 +11,10 @@ use serde::Deserialize;
 use super::listen::Address;
 use super::model::Ask;
 use super::sink::Wanted;
+use super::sink::mqtt::Mqtt;
 use super::sink::spool::Spool;
 use super::source::Region;
+use super::source::camera::Camera;
 use super::source::frames::Kind;
 use super::steady::Steadiness;
 use crate::cli::ServeArguments;
@@ -39,6 +41,8 @@ struct File {
     threads: Option<NonZeroUsize>,
     threshold: Option<f32>,
     top: Option<NonZeroUsize>,
+    camera: Option<PathBuf>,
+    camera_size: Option<String>,
     command: Option<String>,
     frames: Option<String>,
     watch: Option<PathBuf>,
@@ -49,6 +53,8 @@ struct File {
     every_frame: Option<bool>,
     on_change: Option<String>,
     webhook: Option<String>,
+    mqtt: Option<String>,
+    mqtt_password_file: Option<PathBuf>,
     spool_below: Option<f32>,
     spool_megabytes: Option<u64>,
     spool_per_hour: Option<u32>,
@@ -74,16 +80,18 @@ pub(crate) struct Settings {
     pub(crate) steadiness: Steadiness,
     /// The file that JSON lines are added to, or `-`.
     pub(crate) lines: Option<PathBuf>,
-    /// Which events lines and webhook get.
+    /// Which events lines, webhook and MQTT get.
     pub(crate) wanted: Wanted,
     pub(crate) on_change: Option<String>,
     pub(crate) webhook: Option<String>,
+    pub(crate) mqtt: Option<Mqtt>,
     pub(crate) spool: Option<Spool>,
 }
 
 /// Where pictures come from beside HTTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Source {
+    Camera(Camera),
     Command(String, Kind),
     Stdin(Kind),
     Folder(PathBuf),
@@ -112,23 +120,35 @@ impl Settings {
             Some(kind) => kind.parse()?,
             None => Kind::default(),
         };
+        let size = typed.camera_size.clone().or(file.camera_size);
+        let size = size
+            .map(|size| size.parse())
+            .transpose()?
+            .unwrap_or_default();
+        let camera = |path| Source::Camera(Camera { path, size });
         // What is typed takes the place of whatever source the file names.
-        let source = if let Some(line) = &typed.command {
+        let source = if let Some(path) = &typed.camera {
+            Some(camera(path.clone()))
+        } else if let Some(line) = &typed.command {
             Some(Source::Command(line.clone(), kind))
         } else if let Some(folder) = &typed.watch {
             Some(Source::Folder(folder.clone()))
         } else if typed.stdin {
             Some(Source::Stdin(kind))
         } else {
-            match (file.command, file.watch) {
-                (Some(_), Some(_)) => {
-                    return Err(Error::new(
-                        "`command` and `watch` are both there: one source is possible",
-                    ));
-                }
-                (Some(line), None) => Some(Source::Command(line, kind)),
-                (None, folder) => folder.map(Source::Folder),
+            let named = [
+                file.camera.map(camera),
+                file.command.map(|line| Source::Command(line, kind)),
+                file.watch.map(Source::Folder),
+            ];
+            let mut named = named.into_iter().flatten();
+            let source = named.next();
+            if named.next().is_some() {
+                return Err(Error::new(
+                    "of `camera`, `command` and `watch` more than one is there: one source is possible",
+                ));
             }
+            source
         };
         let region = typed.region.clone().or(file.region);
         let below = fraction("spool_below", typed.spool_below.or(file.spool_below))?;
@@ -147,6 +167,20 @@ impl Settings {
                     .unwrap_or(USUAL_SPOOL_MEGABYTES)
                     .saturating_mul(1_000_000),
                 per_hour: file.spool_per_hour.unwrap_or(USUAL_SPOOL_PER_HOUR),
+            }),
+        };
+        let mqtt = match (typed.mqtt.clone().or(file.mqtt), &state) {
+            (None, _) => None,
+            (Some(_), None) => {
+                return Err(Error::new(
+                    "no folder for events to wait in while the MQTT broker is away",
+                )
+                .hint("name one with --state"));
+            }
+            (Some(url), Some(state)) => Some(Mqtt {
+                url,
+                password_file: typed.mqtt_password_file.clone().or(file.mqtt_password_file),
+                state: state.clone(),
             }),
         };
         Ok(Self {
@@ -170,6 +204,7 @@ impl Settings {
             },
             on_change: typed.on_change.clone().or(file.on_change),
             webhook: typed.webhook.clone().or(file.webhook),
+            mqtt,
             spool,
         })
     }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::Service;
 use super::model::{Failure, Labelling};
-use super::sink::{Event, Sink};
+use super::sink::Event;
 use super::source::{Frame, Incoming, Region};
 use super::steady::{Steadiness, Steady};
 use crate::clock::rfc3339;
@@ -51,15 +51,15 @@ pub(crate) struct Live(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     frames: u64,
-    last: Option<Arc<Event>>,
+    last: Option<(Arc<Event>, Arc<Frame>)>,
     changes: VecDeque<Arc<Event>>,
 }
 
 impl Live {
-    fn show(&self, event: &Arc<Event>) {
+    fn show(&self, event: &Arc<Event>, frame: &Arc<Frame>) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.frames += 1;
-        state.last = Some(event.clone());
+        state.last = Some((event.clone(), frame.clone()));
         if event.changed {
             state.changes.push_front(event.clone());
             state.changes.truncate(HISTORY);
@@ -69,7 +69,8 @@ impl Live {
     /// One JSON object: the number of frames, the last one's label, the changes before it.
     pub(crate) fn json(&self) -> String {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = state.last.as_ref().map_or("null", |event| &event.json);
+        let now = state.last.as_ref();
+        let now = now.map_or("null", |(event, _)| &event.json);
         let changes: Vec<_> = state.changes.iter().map(|event| &*event.json).collect();
         format!(
             "{{\"frame\":{},\"now\":{now},\"history\":[{}]}}\n",
@@ -81,7 +82,7 @@ impl Live {
     /// The last frame.
     pub(crate) fn frame(&self) -> Option<Arc<Frame>> {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.last.as_ref().map(|event| event.frame.clone())
+        state.last.as_ref().map(|(_, frame)| frame.clone())
     }
 }
 
@@ -165,7 +166,7 @@ pub(crate) async fn run(service: Arc<Service>, mut stream: Stream) {
             None
         };
         let event = Arc::new(Event {
-            frame,
+            frame: None,
             json,
             label,
             best: top.to_owned(),
@@ -173,10 +174,9 @@ pub(crate) async fn run(service: Arc<Service>, mut stream: Stream) {
             changed,
             previous: before,
         });
-        service.live.show(&event);
-        service
-            .sinks
-            .iter()
-            .for_each(|sink: &Sink| sink.offer(&event));
+        service.live.show(&event, &frame);
+        for sink in &service.sinks {
+            sink.offer(&event, &frame);
+        }
     }
 }

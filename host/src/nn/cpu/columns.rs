@@ -7,8 +7,8 @@ use std::ops::Range;
 
 use pulp::Simd;
 
-use super::Size;
 use super::training::{OutputGradient, Stored};
+use super::{Size, rows};
 
 /// Planes `[n, c, h, w]` whose values are computed as they are read.
 pub(super) trait Source: Sync {
@@ -369,7 +369,11 @@ impl<T: Source> Columns<T> {
                     let target_line = &mut target[at + before..];
                     self.source.write(simd, affine, from, inside, target_line);
                     target[at + before + inside..at + pitch].fill(0.0);
-                    if window.stride > 1 {
+                    if window.stride == 2 {
+                        let phases = &mut strip[to..to + pitch];
+                        let (evens, odds) = phases.split_at_mut(window.phase_width());
+                        rows::split(&line[..pitch], evens, odds, |value| value);
+                    } else if window.stride > 1 {
                         let phases = strip[to..to + pitch].chunks_exact_mut(window.phase_width());
                         for (phase, values) in phases.enumerate() {
                             let columns = line[phase..].iter().step_by(window.stride);

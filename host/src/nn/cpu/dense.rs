@@ -5,7 +5,7 @@ use super::correlation::correlate;
 use super::matrix::{Columns, PackedWeight};
 use super::product::{self, Mask, Part, Store, Weight};
 use super::training::{InputGradient, Output, OutputGradient, Stored};
-use super::{Epilogue, Geometry, Size};
+use super::{Epilogue, Geometry, Size, winograd};
 
 /// Weight `[out, in, kh, kw]`, input `[n, in, h, w]`; returns `[n, out, h', w']`.
 pub(in crate::nn) fn forward(
@@ -34,6 +34,9 @@ pub(in crate::nn) fn forward_training(
     weight: &[f32],
     output: Output<'_>,
 ) {
+    if winograd::suits(geometry) {
+        return winograd::forward_training(geometry, input, weight, output);
+    }
     let taps: Vec<usize> = (0..geometry.kernel.area()).collect();
     let area = geometry.output.area();
     let part = Part {
@@ -68,6 +71,15 @@ pub(in crate::nn) fn backward(
     weight_gradient: Option<&mut [f32]>,
     input_gradient: Option<InputGradient<'_>>,
 ) {
+    if winograd::suits(geometry) {
+        if let Some(weight_gradient) = weight_gradient {
+            winograd::weight_gradient(geometry, input, output_gradient, weight_gradient);
+        }
+        if let Some(target) = input_gradient {
+            winograd::input_gradient(geometry, input, weight, output_gradient, target);
+        }
+        return;
+    }
     if let Some(weight_gradient) = weight_gradient {
         let gradient = output_columns(geometry, output_gradient, None);
         let input = patches(geometry, input);

@@ -22,6 +22,8 @@ mod product;
 mod rows;
 mod scratch;
 pub(super) mod training;
+mod transpose;
+mod winograd;
 
 use candle_core::{CpuStorage, Layout, Result, bail};
 use pulp::Simd;

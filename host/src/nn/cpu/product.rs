@@ -91,9 +91,9 @@ pub(super) trait Finish: Sync {
 /// What an output vector is made of.
 #[derive(Clone, Copy)]
 pub(super) struct Vectors<S: Simd> {
-    product: S::f32s,
-    beside: S::f32s,
-    before: S::f32s,
+    pub(super) product: S::f32s,
+    pub(super) beside: S::f32s,
+    pub(super) before: S::f32s,
 }
 
 /// Places of a vector's lanes, not all of them neighbours or not all of them there.
@@ -268,13 +268,22 @@ fn images_per_group(images: usize, per_image: usize) -> usize {
         .unwrap_or(images.max(1))
 }
 
+/// Rows of one unit of parallel work: a row's sums do not depend on the rows beside it, so these may be divided by the number
+/// of threads. Every group of rows reads the columns anew.
+pub(super) fn rows_per_task(rows: usize, groups: usize, rows_per_tile: usize) -> usize {
+    let wanted = (2 * rayon::current_num_threads()).div_ceil(groups);
+    rows.div_ceil(wanted)
+        .max(FEWEST_ROWS)
+        .next_multiple_of(rows_per_tile)
+}
+
 /// A group of images and of rows.
-struct Task<'a> {
-    images: Range<usize>,
-    first_row: usize,
+pub(super) struct Task<'a> {
+    pub(super) images: Range<usize>,
+    pub(super) first_row: usize,
     /// For each image the rows' planes.
-    output: Vec<&'a mut [f32]>,
-    sums: &'a mut [Sums],
+    pub(super) output: Vec<&'a mut [f32]>,
+    pub(super) sums: &'a mut [Sums],
 }
 
 /// A product and the pixels of the output that it gives.
@@ -296,36 +305,50 @@ pub(super) fn multiply<T: Source, F: Finish>(
     };
     let tiles: Vec<Tiles> = parts.iter().map(|part| Tiles::new(&part.weight)).collect();
     let (rows, rows_per_tile) = (first.weight.rows, Arch::new().dispatch(RowsPerTile));
-    let image_len = rows * area;
-    let mut totals = vec![Sums::default(); rows];
     if output.is_empty() {
-        return totals;
+        return vec![Sums::default(); rows];
     }
-    let images = output.len() / image_len;
+    let images = output.len() / (rows * area);
     let group = images_per_group(images, first.lines.per_image());
     let groups = images.div_ceil(group);
-    // A row's sums do not depend on the rows beside it, so these may be divided by the number of threads. Every group of
-    // rows fills its own panels.
-    let wanted = (2 * rayon::current_num_threads()).div_ceil(groups);
-    let rows_per_task = rows
-        .div_ceil(wanted)
-        .max(FEWEST_ROWS)
-        .next_multiple_of(rows_per_tile);
-    let row_groups = rows.div_ceil(rows_per_task);
-
+    let rows_per_task = rows_per_task(rows, groups, rows_per_tile);
     let mut sums = vec![Sums::default(); groups * rows];
-    let mut tasks = Vec::with_capacity(groups * row_groups);
+    tasks(output, &mut sums, (rows, area), group, rows_per_task)
+        .into_par_iter()
+        .for_each(|task| {
+            Arch::new().dispatch(Multiply {
+                parts,
+                tiles: &tiles,
+                finish,
+                area,
+                task,
+            });
+        });
+    total(&sums, rows)
+}
+
+/// Cuts planes `[images, rows, area]` to tasks of so many images and rows; `sums` are `[groups of images, rows]`.
+pub(super) fn tasks<'a>(
+    output: &'a mut [f32],
+    sums: &'a mut [Sums],
+    (rows, area): (usize, usize),
+    images_per_task: usize,
+    rows_per_task: usize,
+) -> Vec<Task<'a>> {
+    let image_len = rows * area;
+    let images = output.len() / image_len;
+    let mut tasks = Vec::new();
     for ((index, output), sums) in output
-        .chunks_mut(group * image_len)
+        .chunks_mut(images_per_task * image_len)
         .enumerate()
         .zip(sums.chunks_mut(rows))
     {
         let first = tasks.len();
         for (row_group, sums) in sums.chunks_mut(rows_per_task).enumerate() {
             tasks.push(Task {
-                images: index * group..images.min((index + 1) * group),
+                images: index * images_per_task..images.min((index + 1) * images_per_task),
                 first_row: row_group * rows_per_task,
-                output: Vec::with_capacity(group),
+                output: Vec::with_capacity(images_per_task),
                 sums,
             });
         }
@@ -338,15 +361,12 @@ pub(super) fn multiply<T: Source, F: Finish>(
             }
         }
     }
-    tasks.into_par_iter().for_each(|task| {
-        Arch::new().dispatch(Multiply {
-            parts,
-            tiles: &tiles,
-            finish,
-            area,
-            task,
-        });
-    });
+    tasks
+}
+
+/// The rows' sums over all groups of images.
+pub(super) fn total(sums: &[Sums], rows: usize) -> Vec<Sums> {
+    let mut totals = vec![Sums::default(); rows];
     for sums in sums.chunks(rows) {
         for (total, sum) in totals.iter_mut().zip(sums) {
             total.first += sum.first;
@@ -465,7 +485,7 @@ impl<T: Source, F: Finish> Multiply<'_, T, F> {
     }
 }
 
-fn lane_sum<S: Simd>(vector: &S::f32s) -> f64 {
+pub(super) fn lane_sum<S: Simd>(vector: &S::f32s) -> f64 {
     let lanes: &[f32] = bytemuck::cast_slice(std::slice::from_ref(vector));
     lanes.iter().copied().map(f64::from).sum()
 }

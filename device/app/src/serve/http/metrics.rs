@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::serve::Service;
+use crate::serve::sink::Sink;
 
 /// Upper bounds of the histogram of times, in seconds.
 const BOUNDS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
@@ -17,7 +18,11 @@ pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
     pub(crate) fn count(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.add(1);
+    }
+
+    pub(crate) fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
     }
 
     pub(crate) fn get(&self) -> u64 {
@@ -32,6 +37,14 @@ pub(crate) struct Gauge(AtomicI64);
 impl Gauge {
     pub(crate) fn add(&self, more: i64) {
         self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set(&self, value: i64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
     }
 
     pub(crate) fn sub(&self, less: i64) {
@@ -107,7 +120,7 @@ impl Metrics {
             "Pictures that wait for the engine.",
             service.queue.depth() as f64,
         );
-        let connections = self.connections.0.load(Ordering::Relaxed);
+        let connections = self.connections.get();
         text.one(
             "graft_connections",
             "gauge",
@@ -144,6 +157,23 @@ impl Metrics {
         for sink in &service.sinks {
             let labels = format!("{{sink=\"{}\"}}", sink.name);
             text.value("graft_events_lost_total", &labels, sink.lost.get() as f64);
+        }
+        let counted =
+            |sink: &Sink| Some((format!("{{sink=\"{}\"}}", sink.name), sink.counts.clone()?));
+        let counted: Vec<_> = service.sinks.iter().filter_map(counted).collect();
+        if !counted.is_empty() {
+            let help = "Labels that the other side has taken.";
+            text.head("graft_events_sent_total", "counter", help);
+        }
+        for (labels, counts) in &counted {
+            text.value("graft_events_sent_total", labels, counts.sent.get() as f64);
+        }
+        if !counted.is_empty() {
+            let help = "Labels that wait for the other side.";
+            text.head("graft_events_waiting", "gauge", help);
+        }
+        for (labels, counts) in &counted {
+            text.value("graft_events_waiting", labels, counts.waiting.get() as f64);
         }
         if let Some(model) = service.models.current() {
             text.head("graft_model_info", "gauge", "The model that answers.");

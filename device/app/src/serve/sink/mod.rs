@@ -4,11 +4,13 @@
 //! | module | duty |
 //! |---|---|
 //! | `lines` | JSON lines to standard output or a file |
+//! | `mqtt` | an MQTT broker, and Home Assistant by it |
 //! | `on_change` | a command that is run when the label changes |
 //! | `webhook` | a POST to another service |
 //! | `spool` | pictures that the model is unsure of, for the next training |
 
 pub(crate) mod lines;
+pub(crate) mod mqtt;
 pub(crate) mod on_change;
 pub(crate) mod spool;
 pub(crate) mod webhook;
@@ -19,13 +21,14 @@ use std::thread;
 use graft_shared::error::{Context, Result};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
-use super::http::metrics::Counter;
+use super::http::metrics::{Counter, Gauge};
 use super::source::Frame;
 
 /// A frame that was labelled.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Event {
-    pub(crate) frame: Arc<Frame>,
+    /// The frame itself, for the sink that keeps pictures: events that wait anywhere else would fill the memory with them.
+    pub(crate) frame: Option<Arc<Frame>>,
     /// One JSON object.
     pub(crate) json: String,
     /// The label that is shown; `None` is unknown.
@@ -46,7 +49,16 @@ pub(crate) struct Sink {
     pub(crate) name: &'static str,
     sender: Sender<Arc<Event>>,
     wanted: Wanted,
-    pub(crate) lost: Counter,
+    pub(crate) lost: Arc<Counter>,
+    /// Of a sink that knows what became of its events.
+    pub(crate) counts: Option<Arc<Counts>>,
+}
+
+/// What became of a sink's events.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) sent: Counter,
+    pub(crate) waiting: Gauge,
 }
 
 /// Which events a sink wants.
@@ -54,7 +66,7 @@ pub(crate) struct Sink {
 pub(crate) enum Wanted {
     All,
     Changes,
-    /// With a best score below this.
+    /// With a best score below this, and their frames.
     Below(f32),
 }
 
@@ -70,7 +82,8 @@ impl Sink {
             name,
             sender,
             wanted,
-            lost: Counter::default(),
+            lost: Arc::default(),
+            counts: None,
         };
         (sink, receiver)
     }
@@ -99,13 +112,17 @@ impl Sink {
     }
 
     /// Gives the event on, if it is wanted and there is room.
-    pub(crate) fn offer(&self, event: &Arc<Event>) {
-        let wanted = match self.wanted {
-            Wanted::All => true,
-            Wanted::Changes => event.changed,
-            Wanted::Below(score) => event.score < score,
+    pub(crate) fn offer(&self, event: &Arc<Event>, frame: &Arc<Frame>) {
+        let event = match self.wanted {
+            Wanted::All => event.clone(),
+            Wanted::Changes if event.changed => event.clone(),
+            Wanted::Below(score) if event.score < score => Arc::new(Event {
+                frame: Some(frame.clone()),
+                ..Event::clone(event)
+            }),
+            Wanted::Changes | Wanted::Below(_) => return,
         };
-        if wanted && self.sender.try_send(event.clone()).is_err() {
+        if self.sender.try_send(event).is_err() {
             self.lost.count();
         }
     }

@@ -9,8 +9,9 @@ use graft_engine::label::{Picture as Found, pictures};
 use graft_shared::error::{Context, Error, Result};
 use graft_shared::files::write_atomic;
 
-use super::{Event, Sink, Wanted};
+use super::{Sink, Wanted};
 use crate::report;
+use crate::serve::source::Frame;
 
 /// Pictures that wait for the disk.
 const ROOM: usize = 4;
@@ -37,26 +38,29 @@ pub(crate) fn start(spool: Spool) -> Result<Sink> {
     let pause = HOUR / spool.per_hour.max(1);
     let mut next = Instant::now();
     Sink::on_thread("spool", ROOM, Wanted::Below(spool.below), move |event| {
+        let Some(frame) = &event.frame else {
+            return;
+        };
         if Instant::now() < next {
             return;
         }
         next = Instant::now() + pause;
-        if let Err(error) = keep(&spool, event) {
+        if let Err(error) = keep(&spool, &event.best, frame) {
             report(&Error::new("can't keep a picture for the next training").source(error));
         }
     })
 }
 
-fn keep(spool: &Spool, event: &Event) -> Result<()> {
-    let (bytes, kind) = event.frame.picture.file()?;
+fn keep(spool: &Spool, label: &str, frame: &Frame) -> Result<()> {
+    let (bytes, kind) = frame.picture.file()?;
     make_room(
         &spool.folder,
         spool.bytes.saturating_sub(bytes.len() as u64),
     );
-    let folder = spool.folder.join(folder_name(&event.best));
+    let folder = spool.folder.join(folder_name(label));
     fs::create_dir_all(&folder).context("can't make the label's folder")?;
-    let since = event.frame.time.duration_since(UNIX_EPOCH);
-    let suffix = match (&event.frame.path, kind) {
+    let since = frame.time.duration_since(UNIX_EPOCH);
+    let suffix = match (&frame.path, kind) {
         (Some(path), _) => Path::new(path)
             .extension()
             .and_then(|suffix| suffix.to_str()),

@@ -16,14 +16,12 @@ use tokio::time::{sleep, timeout};
 
 use super::{Event, Sink, Wanted};
 use crate::say;
+use crate::serve::pause::Pause;
 
 /// Events that wait while the other side is away.
 const ROOM: usize = 256;
 /// Within this the other side must have answered.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// The first pause after a failure; each is twice the one before, up to the longest.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Where events are sent to.
 #[derive(Debug)]
@@ -63,7 +61,7 @@ fn parse(url: &str) -> Result<Target> {
 /// Sends events in order, each until it is taken.
 async fn send_each(target: Target, mut events: Receiver<Arc<Event>>) {
     while let Some(event) = events.recv().await {
-        let mut pause = FIRST_PAUSE;
+        let mut pause = Pause::default();
         let mut told = false;
         loop {
             let sent = timeout(DEADLINE, send(&target, &event.json));
@@ -75,8 +73,7 @@ async fn send_each(target: Target, mut events: Receiver<Arc<Event>>) {
                 Err(_) => {}
             }
             told = true;
-            sleep(pause).await;
-            pause = (2 * pause).min(LONGEST_PAUSE);
+            sleep(pause.next()).await;
         }
     }
 }

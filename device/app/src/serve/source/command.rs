@@ -5,19 +5,14 @@ use std::io;
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use graft_shared::error::{Context, Error, Result};
 
 use super::frames::{self, Kind};
 use super::{Frame, Latest};
+use crate::serve::pause::Pause;
 use crate::{children, report, say};
-
-/// The first pause before a command is started anew; each is twice the one before, up to the longest.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// A command that ran for so long has worked: the next pause is the first one again.
-const LONG_ENOUGH: Duration = Duration::from_secs(60);
 
 /// The child, for whoever ends the service.
 #[derive(Debug, Clone, Default)]
@@ -81,26 +76,22 @@ pub(crate) fn start_stdin(kind: Kind, latest: Arc<Latest>) -> Result<()> {
 }
 
 fn keep_running(line: &str, kind: Kind, latest: &Latest, running: &Running) {
-    let mut pause = FIRST_PAUSE;
+    let mut pause = Pause::default();
     loop {
-        let start = Instant::now();
         let ended = run(line, kind, latest, running);
         if running.state().ended {
             return;
-        }
-        if start.elapsed() >= LONG_ENOUGH {
-            pause = FIRST_PAUSE;
         }
         let what = match ended {
             Ok(what) => what,
             Err(error) => error.line(),
         };
+        let wait = pause.next();
         say(&format!(
             "the source's command ended ({what}); it is started again in {} s",
-            pause.as_secs()
+            wait.as_secs()
         ));
-        thread::sleep(pause);
-        pause = (2 * pause).min(LONGEST_PAUSE);
+        thread::sleep(wait);
     }
 }
 

@@ -7,7 +7,7 @@ use graft_shared::error::{Error, Result};
 use graft_shared::limits::MAX_BODY_BYTES;
 use graft_shared::preprocess::Pixels;
 
-use super::Picture;
+use super::{Picture, huffman};
 
 /// Bytes to read at once.
 const CHUNK: usize = 64 << 10;
@@ -84,7 +84,7 @@ pub(crate) fn read(
                 };
                 for &byte in &chunk[..length] {
                     if let Some(frame) = splitter.push(byte) {
-                        take(Picture::File(frame));
+                        take(Picture::File(huffman::complete(frame)));
                     }
                 }
             }
@@ -209,14 +209,14 @@ mod tests {
         let mut frames = Vec::new();
         read(stream, Kind::Mjpeg, &mut |picture| match picture {
             Picture::File(bytes) => frames.push(bytes),
-            Picture::Pixels(_) => unreachable!(),
+            Picture::Pixels(_) | Picture::Yuyv(_) => unreachable!(),
         })
         .unwrap();
         frames
     }
 
-    /// A thumbnail inside, data with stuffed bytes and restarts, two scans.
-    const FRAME: &[u8] = b"\xff\xd8\xff\xe1\x00\x08\xff\xd8ab\xff\xd9\xff\xda\x00\x03\x00ab\xff\x00\xff\xd3c\xff\xff\xda\x00\x02d\xff\xd9";
+    /// A thumbnail inside, tables, data with stuffed bytes and restarts, two scans.
+    const FRAME: &[u8] = b"\xff\xd8\xff\xe1\x00\x08\xff\xd8ab\xff\xd9\xff\xc4\x00\x02\xff\xda\x00\x03\x00ab\xff\x00\xff\xd3c\xff\xff\xda\x00\x02d\xff\xd9";
 
     #[test]
     fn frames_are_found_whole() {

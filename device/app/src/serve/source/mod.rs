@@ -3,14 +3,24 @@
 //!
 //! | module | duty |
 //! |---|---|
+//! | `camera` | a camera of the system, opened anew when it fails |
+//! | `video` | its frames, by Video4Linux |
+//! | `yuyv` | its pixels in RGB |
 //! | `command` | a child process that writes frames, started anew when it ends |
 //! | `frames` | a stream of bytes -> frames, MJPEG or raw |
+//! | `huffman` | cameras' JPEGs without Huffman tables, made whole |
 //! | `folder` | files that appear in a folder |
 
+pub(crate) mod camera;
 pub(crate) mod command;
 pub(crate) mod folder;
 pub(crate) mod frames;
+mod huffman;
+#[cfg(target_pointer_width = "64")]
+mod video;
+mod yuyv;
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -18,6 +28,7 @@ use graft_shared::error::{Context, Error, Result};
 use graft_shared::preprocess::Pixels;
 use tokio::sync::{Notify, mpsc};
 
+use self::yuyv::Yuyv;
 use crate::serve::http::metrics::Counter;
 
 /// A picture as its source gave it.
@@ -27,20 +38,37 @@ pub(crate) enum Picture {
     File(Vec<u8>),
     /// RGB8.
     Pixels(Pixels),
+    /// As a camera gave it: most frames are left out before anybody wants them in RGB.
+    Yuyv(Yuyv),
+}
+
+/// A picture's bytes or pixels.
+#[derive(Debug)]
+pub(crate) enum Content<'a> {
+    File(&'a [u8]),
+    Pixels(Cow<'a, Pixels>),
 }
 
 impl Picture {
+    pub(crate) fn content(&self) -> Content<'_> {
+        match self {
+            Self::File(bytes) => Content::File(bytes),
+            Self::Pixels(pixels) => Content::Pixels(Cow::Borrowed(pixels)),
+            Self::Yuyv(yuyv) => Content::Pixels(Cow::Owned(yuyv.pixels())),
+        }
+    }
+
     /// The bytes of an image file that shows it, and their media type.
     ///
     /// # Errors
     /// When pixels can't be encoded.
     pub(crate) fn file(&self) -> Result<(Vec<u8>, &'static str)> {
-        match self {
-            Self::File(bytes) if bytes.starts_with(&[0xff, 0xd8]) => {
-                Ok((bytes.clone(), "image/jpeg"))
+        match self.content() {
+            Content::File(bytes) if bytes.starts_with(&[0xff, 0xd8]) => {
+                Ok((bytes.to_vec(), "image/jpeg"))
             }
-            Self::File(bytes) => Ok((bytes.clone(), "application/octet-stream")),
-            Self::Pixels(pixels) => {
+            Content::File(bytes) => Ok((bytes.to_vec(), "application/octet-stream")),
+            Content::Pixels(pixels) => {
                 let mut file = std::io::Cursor::new(Vec::new());
                 image::write_buffer_with_format(
                     &mut file,

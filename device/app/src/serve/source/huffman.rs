@@ -1,0 +1,95 @@
+//! JPEGs of cameras that leave out the Huffman tables, because all have the same, made whole.
+
+/// Tables of T.81, annex K.3, as a segment holds them: class and place, the number of codes of each length from 1 to 16 bits,
+/// their values.
+const TABLES: [&[u8]; 4] = [LUMA_DC, CHROMA_DC, LUMA_AC, CHROMA_AC];
+
+/// Table K.3.
+const LUMA_DC: &[u8] = b"\x00\
+          \x00\x01\x05\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00\x00\x00\
+          \x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b";
+
+/// Table K.4.
+const CHROMA_DC: &[u8] = b"\x01\
+          \x00\x03\x01\x01\x01\x01\x01\x01\x01\x01\x01\x00\x00\x00\x00\x00\
+          \x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b";
+
+/// Table K.5.
+const LUMA_AC: &[u8] = b"\x10\
+          \x00\x02\x01\x03\x03\x02\x04\x03\x05\x05\x04\x04\x00\x00\x01\x7d\
+          \x01\x02\x03\x00\x04\x11\x05\x12\x21\x31\x41\x06\x13\x51\x61\x07\x22\x71\x14\x32\x81\x91\xa1\x08\x23\x42\
+          \xb1\xc1\x15\x52\xd1\xf0\x24\x33\x62\x72\x82\x09\x0a\x16\x17\x18\x19\x1a\x25\x26\x27\x28\x29\x2a\x34\x35\
+          \x36\x37\x38\x39\x3a\x43\x44\x45\x46\x47\x48\x49\x4a\x53\x54\x55\x56\x57\x58\x59\x5a\x63\x64\x65\x66\x67\
+          \x68\x69\x6a\x73\x74\x75\x76\x77\x78\x79\x7a\x83\x84\x85\x86\x87\x88\x89\x8a\x92\x93\x94\x95\x96\x97\x98\
+          \x99\x9a\xa2\xa3\xa4\xa5\xa6\xa7\xa8\xa9\xaa\xb2\xb3\xb4\xb5\xb6\xb7\xb8\xb9\xba\xc2\xc3\xc4\xc5\xc6\xc7\
+          \xc8\xc9\xca\xd2\xd3\xd4\xd5\xd6\xd7\xd8\xd9\xda\xe1\xe2\xe3\xe4\xe5\xe6\xe7\xe8\xe9\xea\xf1\xf2\xf3\xf4\
+          \xf5\xf6\xf7\xf8\xf9\xfa";
+
+/// Table K.6.
+const CHROMA_AC: &[u8] = b"\x11\
+          \x00\x02\x01\x02\x04\x04\x03\x04\x07\x05\x04\x04\x00\x01\x02\x77\
+          \x00\x01\x02\x03\x11\x04\x05\x21\x31\x06\x12\x41\x51\x07\x61\x71\x13\x22\x32\x81\x08\x14\x42\x91\xa1\xb1\
+          \xc1\x09\x23\x33\x52\xf0\x15\x62\x72\xd1\x0a\x16\x24\x34\xe1\x25\xf1\x17\x18\x19\x1a\x26\x27\x28\x29\x2a\
+          \x35\x36\x37\x38\x39\x3a\x43\x44\x45\x46\x47\x48\x49\x4a\x53\x54\x55\x56\x57\x58\x59\x5a\x63\x64\x65\x66\
+          \x67\x68\x69\x6a\x73\x74\x75\x76\x77\x78\x79\x7a\x82\x83\x84\x85\x86\x87\x88\x89\x8a\x92\x93\x94\x95\x96\
+          \x97\x98\x99\x9a\xa2\xa3\xa4\xa5\xa6\xa7\xa8\xa9\xaa\xb2\xb3\xb4\xb5\xb6\xb7\xb8\xb9\xba\xc2\xc3\xc4\xc5\
+          \xc6\xc7\xc8\xc9\xca\xd2\xd3\xd4\xd5\xd6\xd7\xd8\xd9\xda\xe2\xe3\xe4\xe5\xe6\xe7\xe8\xe9\xea\xf2\xf3\xf4\
+          \xf5\xf6\xf7\xf8\xf9\xfa";
+
+/// The JPEG with Huffman tables before its first scan, if it has none.
+pub(crate) fn complete(mut jpeg: Vec<u8>) -> Vec<u8> {
+    if let Some(scan) = scan_without_tables(&jpeg) {
+        let tables = TABLES.concat();
+        let length = (2 + tables.len()) as u16;
+        let marker = [[0xff, 0xc4], length.to_be_bytes()].concat();
+        jpeg.splice(scan..scan, marker.into_iter().chain(tables));
+    }
+    jpeg
+}
+
+/// Where the first scan of a sequential JPEG begins that has no tables before it.
+fn scan_without_tables(jpeg: &[u8]) -> Option<usize> {
+    let mut place = 2;
+    loop {
+        let &[0xff, marker, high, low] = jpeg.get(place..)?.first_chunk()? else {
+            return None;
+        };
+        match marker {
+            0xda => return Some(place),
+            // Tables; a frame that is progressive, without loss, or of arithmetic codes.
+            0xc2..=0xcf => return None,
+            // A byte that fills.
+            0xff => place += 1,
+            _ => place += 2 + usize::from(u16::from_be_bytes([high, low])),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn only_what_has_no_tables_gets_them() {
+        let without =
+            b"\xff\xd8\xff\xdb\x00\x04ab\xff\xff\xc0\x00\x03a\xff\xda\x00\x02data\xff\xd9";
+        let scan = without.len() - 10;
+        let whole = complete(without.to_vec());
+        let added = whole.len() - without.len();
+        assert_eq!(added, 4 + 4 * 17 + 12 + 12 + 162 + 162);
+        assert_eq!(&whole[..scan], &without[..scan]);
+        assert_eq!(&whole[scan + added..], &without[scan..]);
+        assert_eq!(whole[scan..scan + 4], [0xff, 0xc4, 0x01, 0xa2]);
+        assert_eq!(complete(whole.clone()), whole);
+        for other in [
+            &b""[..],
+            b"\xff\xd8",
+            b"\xff\xd8\xff\xda",
+            b"\x89PNG\r\n\x1a\n",
+            &without[..9],
+        ] {
+            assert_eq!(complete(other.to_vec()), other);
+        }
+    }
+}
