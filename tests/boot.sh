@@ -18,7 +18,7 @@ ssh_port=2222 http_port=8088
 emulator=
 
 say() { printf '\n== %s (%s s)\n' "$1" "$SECONDS"; }
-fail() { printf 'error: %s\nhint: read %s\n' "$1" "$work/console" >&2; exit 1; }
+fail() { printf 'error: %s\nhint: read %s and %s\n' "$1" "$work/console" "$work/emulator" >&2; exit 1; }
 stop() { [ -z "$emulator" ] || kill -9 "$emulator" 2>/dev/null || true; }
 trap stop EXIT
 
@@ -63,8 +63,10 @@ start() {
         -append "root=/dev/vda rw console=ttyS0 systemd.show_status=1" \
         -drive "file=$work/disk,format=raw,if=virtio,cache=writethrough" \
         -device virtio-rng-pci -device virtio-net-pci,netdev=net \
-        -netdev "user,id=net,hostfwd=tcp:127.0.0.1:$ssh_port-:22,hostfwd=tcp:127.0.0.1:$http_port-:8080" &
+        -netdev "user,id=net,hostfwd=tcp:127.0.0.1:$ssh_port-:22,hostfwd=tcp:127.0.0.1:$http_port-:8080" \
+        2>"$work/emulator" &
     emulator=$!
+    disown
 }
 
 options=(-o Port=$ssh_port -o "IdentityFile=$work/key" -o IdentitiesOnly=yes -o StrictHostKeyChecking=no
@@ -114,7 +116,7 @@ for option in "${options[@]}"; do [ "$option" = -o ] || deploy_options+=(--ssh-o
 "$graft" deploy root@127.0.0.1 "$model" --photo "$photo" "${deploy_options[@]}"
 
 say "to be reached from outside"
-board "sed -i 's/^listen = .*/listen = \"0.0.0.0:8080\"/' /etc/graft-device/serve.toml; systemctl restart graft-device"
+board "sed -i 's/^listen = .*/listen = \"0.0.0.0:8080\"/' /etc/graft-device/serve.toml; sync; systemctl restart graft-device"
 token=$(board cat /var/lib/graft-device/token)
 wait_for "the service" 120 ready
 label
@@ -149,6 +151,7 @@ if board modprobe vivid n_devs=1 node_types=0x1 input_types=0; then
     board 'mkdir -p /etc/systemd/system/graft-device.service.d
         cp /usr/share/doc/graft-device/examples/camera.conf /etc/systemd/system/graft-device.service.d/
         echo "camera = \"/dev/video0\"" >>/etc/graft-device/serve.toml
+        sync
         systemctl daemon-reload; systemctl restart graft-device'
     wait_for "the service" 120 ready
     sleep 20
@@ -160,7 +163,8 @@ fi
 
 say "power cut"
 kill -9 "$emulator"
-wait "$emulator" 2>/dev/null || true
+while kill -0 "$emulator" 2>/dev/null; do sleep 1; done
+sleep 5
 mv "$work/console" "$work/console.before"
 start
 before=$SECONDS
@@ -171,6 +175,6 @@ board 'journalctl -b -u graft-device -o cat | grep -a serving | tail -n 1; dmesg
 
 say "off"
 board poweroff || true
-wait "$emulator" || true
+while kill -0 "$emulator" 2>/dev/null; do sleep 1; done
 emulator=
 say "all of it"
