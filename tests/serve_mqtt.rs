@@ -112,7 +112,8 @@ fn home_assistant_finds_the_label_and_hears_of_the_end() {
 }
 
 /// A camera whose every frame is an event, as long as there is a file `go`.
-const CAMERA: &str = "while sleep 0.05; do [ ! -e go ] || cat rose.jpg; done";
+const CAMERA: &str =
+    "while sleep 0.05 && [ -e rose.jpg ]; do [ ! -e go ] || cat rose.jpg || exit; done";
 
 fn lines(path: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
