@@ -78,13 +78,11 @@ fn confused(test: &Evaluation) -> Option<String> {
 /// how to see which.
 #[must_use]
 pub fn commands(model: &Path, split: &Path, wrong: bool) -> String {
-    let name = quoted(model.file_name().map_or(model, Path::new));
     let model = quoted(model);
     let mut text = format!(
         "label photos:          graft label {model} PHOTO…\n\
-         bring it to a board:   device/cross builds graft-device for 64-bit ARM; then\n\
-         \x20                      scp graft-device {model} USER@HOST:\n\
-         \x20                      ssh USER@HOST ./graft-device label {name} PHOTO…\n"
+         bring it to a board:   device/package/build arm64      (or armhf, amd64)\n\
+         \x20                      graft deploy USER@HOST {model}\n"
     );
     if wrong {
         text += &format!(
