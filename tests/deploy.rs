@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 
 use crate::packages::package;
-use crate::support::{Architecture, Dir, Root, TestCommand, graft, skip, trained};
+use crate::support::{Architecture, Dir, Root, TestCommand, graft, not_here, trained};
 
 const MODEL: &str = "/var/lib/graft-device/model.onnx";
 
@@ -96,7 +96,7 @@ fn a_model_goes_to_a_board_through_ssh() {
         .and_then(|root| Ok((root, package(Architecture::Arm64, "0.1.0")?)));
     let (root, package) = match made {
         Ok(made) => made,
-        Err(reason) => return skip(&reason),
+        Err(reason) => return not_here(&reason),
     };
     let dir = Dir::new();
     let server = Server::start(&root, &dir);

@@ -5,7 +5,9 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::{Architecture, Dir, Root, cross_built, graft_device, project, skip, trained};
+use crate::support::{
+    Architecture, Dir, Root, cross_built, graft_device, not_here, project, trained,
+};
 
 const UNIT: &str = "/etc/systemd/system/multi-user.target.wants/graft-device.service";
 const MODEL: &str = "/var/lib/graft-device/model.onnx";
@@ -55,7 +57,7 @@ fn lives(architecture: Architecture) {
     });
     let (root, old, new) = match made {
         Ok(made) => made,
-        Err(reason) => return skip(&reason),
+        Err(reason) => return not_here(&reason),
     };
     root.put(&old, "/old.deb");
     root.put(&new, "/new.deb");

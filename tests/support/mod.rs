@@ -17,7 +17,7 @@ mod trained;
 
 pub(crate) use browser::Browser;
 pub(crate) use command::{Dir, Finished, TestCommand};
-pub(crate) use data::{data, long, project, skip};
+pub(crate) use data::{data, long, not_here, project, skip};
 pub(crate) use debian::{Architecture, Root};
 pub(crate) use http::{Answer, Client};
 pub(crate) use kinds::make_kinds;
