@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use graft_shared::error::{Context, Error, Result};
 
-/// The newest version is this program's own: other versions may read other models.
+/// This program's own version: a package of another one may not read its models.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The package for `architecture`, as Debian calls it: beside this program, or in `debian/` of the folder above it, where a
