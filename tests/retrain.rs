@@ -45,7 +45,7 @@ fn the_tutorials_command_runs_and_its_label_is_right() {
     }
     for told in [
         "graft label runs/flower_photos-1/model.onnx",
-        "scp graft-device",
+        "graft deploy USER@HOST runs/flower_photos-1/model.onnx",
         "more photos: half of the labels have 19",
     ] {
         assert!(trained.stdout.contains(told), "{}", trained.stdout);
