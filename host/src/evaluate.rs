@@ -210,7 +210,7 @@ pub fn candle_figure_of_run(
             .is_none_or(|index| refused.next_if_eq(&index).is_none())
     });
     Ok(Some(candle_figure(
-        &head.logits(&extracted.matrix)?,
+        &head.logits(&extracted.bottlenecks)?,
         &truths,
         card.labels.len(),
     )))

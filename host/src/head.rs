@@ -9,9 +9,9 @@ use std::fmt;
 
 use candle_core::{Device, Result as TensorResult, Tensor};
 use graft_shared::error::{Context, Error, Result};
-
 use rayon::prelude::*;
 
+use crate::features::{Bottlenecks, TILE};
 use crate::lbfgs::{Tolerance, minimize};
 use crate::metrics::{macro_recall, top1};
 use crate::settings::{ChosenBy, Settings};
@@ -40,8 +40,8 @@ const FINE: Tolerance = Tolerance {
 /// Bottlenecks of some photos with their classes.
 #[derive(Debug)]
 pub struct Rows {
-    /// `[photos, dimension]`, f32.
-    pub bottlenecks: Tensor,
+    /// A row for each photo.
+    pub bottlenecks: Bottlenecks,
     /// The class of each row.
     pub classes: Vec<usize>,
 }
@@ -71,18 +71,13 @@ pub struct Choice {
 }
 
 impl Head {
-    /// Logits `[photos, classes]` of bottlenecks `[photos, dimension]`, row by row.
+    /// Logits `[photos, classes]` of bottlenecks, row by row.
     ///
     /// # Errors
-    /// When the dimensions differ.
-    pub fn logits(&self, bottlenecks: &Tensor) -> Result<Vec<Vec<f32>>> {
-        let logits = || {
-            bottlenecks
-                .matmul(&self.weight.t()?)?
-                .broadcast_add(&self.bias)?
-                .to_vec2()
-        };
-        logits().context("the head's logits")
+    /// When the dimensions differ, or the bottlenecks can't be read.
+    pub fn logits(&self, bottlenecks: &Bottlenecks) -> Result<Vec<Vec<f32>>> {
+        let weight = self.weight.t().context("the head's weight")?;
+        logits(bottlenecks.tiles(), &weight, &self.bias).context("the head's logits")
     }
 
     /// Weight and bias as the bytes of a safetensors file.
@@ -167,12 +162,13 @@ pub fn train(train: &Rows, validation: &Rows, classes: usize) -> Result<(Head, C
 /// Solves every rung and keeps the best.
 fn climb(train: &Rows, validation: &Rows, classes: usize) -> TensorResult<(Head, Choice)> {
     let standardise = Standardise::of(&train.bottlenecks)?;
-    let problem = Problem::new(
-        standardise.apply(&train.bottlenecks)?,
-        &train.classes,
+    let problem = Problem {
+        rows: standardise.rows(&train.bottlenecks)?,
+        targets: &train.classes,
         classes,
-    )?;
-    let validation_rows = standardise.apply(&validation.bottlenecks)?;
+        dimension: train.bottlenecks.length(),
+    };
+    let validation_rows = standardise.rows(&validation.bottlenecks)?;
     let judge = |solution: &Solution| -> TensorResult<Score> {
         Score::of(solution, &validation_rows, &validation.classes, classes)
     };
@@ -249,17 +245,45 @@ struct Standardise {
 }
 
 impl Standardise {
-    fn of(rows: &Tensor) -> TensorResult<Self> {
-        let mean = rows.mean_keepdim(0)?;
-        let variance = rows.broadcast_sub(&mean)?.sqr()?.mean_keepdim(0)?;
-        let step = f64::from(rows.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?) / 255.0;
-        let deviation = (variance + (step * step / 12.0).max(1e-10))?.sqrt()?;
-        Ok(Self { mean, deviation })
+    fn of(rows: &Bottlenecks) -> TensorResult<Self> {
+        let (length, count) = (rows.length(), rows.photos() as f64);
+        let mut mean = vec![0.0; length];
+        let mut most: f32 = 0.0;
+        each_row(rows, |row| {
+            for (sum, &value) in mean.iter_mut().zip(row) {
+                *sum += f64::from(value);
+                most = most.max(value.abs());
+            }
+        })?;
+        mean.iter_mut().for_each(|sum| *sum /= count);
+        let mut variance = vec![0.0; length];
+        each_row(rows, |row| {
+            for ((sum, &mean), &value) in variance.iter_mut().zip(&mean).zip(row) {
+                *sum += (f64::from(value) - mean).powi(2);
+            }
+        })?;
+        let step = f64::from(most) / 255.0;
+        let widening = (step * step / 12.0).max(1e-10);
+        let deviation = variance
+            .iter()
+            .map(|sum| (sum / count + widening).sqrt() as f32);
+        let mean = mean.iter().map(|&mean| mean as f32);
+        Ok(Self {
+            mean: Tensor::from_iter(mean, &Device::Cpu)?.unsqueeze(0)?,
+            deviation: Tensor::from_iter(deviation, &Device::Cpu)?.unsqueeze(0)?,
+        })
     }
 
-    fn apply(&self, rows: &Tensor) -> TensorResult<Tensor> {
-        rows.broadcast_sub(&self.mean)?
-            .broadcast_div(&self.deviation)
+    fn rows<'a>(&'a self, raw: &'a Bottlenecks) -> TensorResult<Standardised<'a>> {
+        let mut rows = Standardised {
+            standardise: self,
+            raw,
+            ready: None,
+        };
+        if raw.is_in_memory() {
+            rows.ready = Some(rows.computed().collect::<TensorResult<_>>()?);
+        }
+        Ok(rows)
     }
 
     /// Weight `[classes, dimension]` and bias `[classes]` that give raw bottlenecks the solution's logits.
@@ -271,11 +295,57 @@ impl Standardise {
     }
 }
 
+/// Calls `action` with each row in turn.
+fn each_row(rows: &Bottlenecks, mut action: impl FnMut(&[f32])) -> TensorResult<()> {
+    for tile in rows.tiles() {
+        let values = tile?.flatten_all()?.to_vec1::<f32>()?;
+        values.chunks(rows.length().max(1)).for_each(&mut action);
+    }
+    Ok(())
+}
+
+/// Standardised bottlenecks: kept where the raw ones are in memory, else computed whenever they are used.
+struct Standardised<'a> {
+    standardise: &'a Standardise,
+    raw: &'a Bottlenecks,
+    ready: Option<Vec<Tensor>>,
+}
+
+impl Standardised<'_> {
+    /// `[rows, dimension]` each.
+    fn tiles(&self) -> Box<dyn Iterator<Item = TensorResult<Tensor>> + '_> {
+        match &self.ready {
+            Some(tiles) => Box::new(tiles.iter().cloned().map(Ok)),
+            None => Box::new(self.computed()),
+        }
+    }
+
+    fn computed(&self) -> impl Iterator<Item = TensorResult<Tensor>> {
+        let Standardise { mean, deviation } = self.standardise;
+        self.raw
+            .tiles()
+            .map(move |tile| tile?.broadcast_sub(mean)?.broadcast_div(deviation))
+    }
+}
+
+/// Rows times `weight`, `[dimension, classes]`, plus `bias`.
+fn logits(
+    tiles: impl Iterator<Item = TensorResult<Tensor>>,
+    weight: &Tensor,
+    bias: &Tensor,
+) -> TensorResult<Vec<Vec<f32>>> {
+    let mut logits = Vec::new();
+    for tile in tiles {
+        let tile = tile?.matmul(weight)?.broadcast_add(bias)?;
+        logits.extend(tile.to_vec2::<f32>()?);
+    }
+    Ok(logits)
+}
+
 /// Variables are the weights `[dimension, classes]` followed by the biases `[classes]`.
-struct Problem {
-    rows: Tensor,
-    transposed: Tensor,
-    targets: Vec<usize>,
+struct Problem<'a> {
+    rows: Standardised<'a>,
+    targets: &'a [usize],
     classes: usize,
     dimension: usize,
 }
@@ -299,18 +369,7 @@ impl Solution {
     }
 }
 
-impl Problem {
-    fn new(rows: Tensor, targets: &[usize], classes: usize) -> TensorResult<Self> {
-        let dimension = rows.dim(1)?;
-        Ok(Self {
-            transposed: rows.t()?.contiguous()?,
-            rows,
-            targets: targets.to_vec(),
-            classes,
-            dimension,
-        })
-    }
-
+impl Problem<'_> {
     fn variables(&self) -> usize {
         (self.dimension + 1) * self.classes
     }
@@ -349,44 +408,41 @@ impl Problem {
         let (classes, count) = (self.classes, self.targets.len() as f64);
         let (weight, bias) = variables.split_at(self.dimension * classes);
         let weight_tensor = Tensor::from_slice(weight, (self.dimension, classes), &Device::Cpu)?;
-        let mut residuals = self
-            .rows
-            .matmul(&weight_tensor)?
-            .flatten_all()?
-            .to_vec1::<f32>()?;
-        let tasks: Vec<(f64, Vec<f64>)> = residuals
-            .par_chunks_mut(ROWS_PER_TASK * classes)
-            .zip(self.targets.par_chunks(ROWS_PER_TASK))
-            .map(|(rows, targets)| {
-                let mut loss = 0.0;
-                let mut bias_gradient = vec![0.0f64; classes];
-                for (row, &target) in rows.chunks_exact_mut(classes).zip(targets) {
-                    let share = class_weights[target] / count;
-                    loss += share * cross_entropy(row, bias, target, share as f32);
-                    bias_gradient
-                        .iter_mut()
-                        .zip(row.iter())
-                        .for_each(|(sum, r)| *sum += f64::from(*r));
-                }
-                (loss, bias_gradient)
-            })
-            .collect();
-        // Summed in a fixed order: the same head for every number of threads.
-        let mut loss: f64 = tasks.iter().map(|(loss, _)| loss).sum();
-        let bias_gradient =
-            (0..classes).map(|class| tasks.iter().map(|(_, sums)| sums[class]).sum::<f64>() as f32);
+        let mut gradient = vec![0.0; weight.len()];
+        let mut bias_gradient = vec![0.0_f64; classes];
+        let mut loss = 0.0;
+        for (tile, targets) in self.rows.tiles().zip(self.targets.chunks(TILE)) {
+            let tile = tile?;
+            let mut residuals = tile
+                .matmul(&weight_tensor)?
+                .flatten_all()?
+                .to_vec1::<f32>()?;
+            let tasks: Vec<(f64, Vec<f64>)> = residuals
+                .par_chunks_mut(ROWS_PER_TASK * classes)
+                .zip(targets.par_chunks(ROWS_PER_TASK))
+                .map(|(rows, targets)| {
+                    let mut loss = 0.0;
+                    let mut bias_gradient = vec![0.0f64; classes];
+                    for (row, &target) in rows.chunks_exact_mut(classes).zip(targets) {
+                        let share = class_weights[target] / count;
+                        loss += share * cross_entropy(row, bias, target, share as f32);
+                        add(&mut bias_gradient, row.iter().map(|r| f64::from(*r)));
+                    }
+                    (loss, bias_gradient)
+                })
+                .collect();
+            // Summed in a fixed order: the same head for every number of threads.
+            for (task_loss, task_gradient) in tasks {
+                loss += task_loss;
+                add(&mut bias_gradient, task_gradient);
+            }
+            let residuals = Tensor::from_vec(residuals, (targets.len(), classes), &Device::Cpu)?;
+            let product = tile.t()?.matmul(&residuals)?.flatten_all()?;
+            add(&mut gradient, product.to_vec1::<f32>()?);
+        }
         let penalty = 1.0 / (inverse_penalty * count);
-        let residuals = Tensor::from_vec(residuals, (self.targets.len(), classes), &Device::Cpu)?;
-        let mut gradient = self
-            .transposed
-            .matmul(&residuals)?
-            .flatten_all()?
-            .to_vec1::<f32>()?;
-        gradient
-            .iter_mut()
-            .zip(weight)
-            .for_each(|(g, w)| *g += penalty as f32 * w);
-        gradient.extend(bias_gradient);
+        add(&mut gradient, weight.iter().map(|w| penalty as f32 * w));
+        gradient.extend(bias_gradient.iter().map(|sum| *sum as f32));
         loss += 0.5
             * penalty
             * weight
@@ -394,6 +450,13 @@ impl Problem {
                 .map(|w| f64::from(*w) * f64::from(*w))
                 .sum::<f64>();
         Ok((loss, gradient))
+    }
+}
+
+/// `sums += values`.
+fn add<T: std::ops::AddAssign>(sums: &mut [T], values: impl IntoIterator<Item = T>) {
+    for (sum, value) in sums.iter_mut().zip(values) {
+        *sum += value;
     }
 }
 
@@ -420,7 +483,7 @@ struct Score {
 impl Score {
     fn of(
         solution: &Solution,
-        rows: &Tensor,
+        rows: &Standardised<'_>,
         targets: &[usize],
         classes: usize,
     ) -> TensorResult<Self> {
@@ -432,7 +495,7 @@ impl Score {
             });
         }
         let (weight, bias) = solution.tensors(classes)?;
-        let logits: Vec<Vec<f32>> = rows.matmul(&weight)?.broadcast_add(&bias)?.to_vec2()?;
+        let logits = logits(rows.tiles(), &weight, &bias)?;
         Ok(Self {
             top1: top1(&logits, targets),
             macro_recall: macro_recall(&logits, targets, classes),
@@ -467,7 +530,7 @@ mod tests {
             targets.push(class);
         }
         Rows {
-            bottlenecks: Tensor::from_vec(values, (count, classes), &Device::Cpu).unwrap(),
+            bottlenecks: Bottlenecks::from_rows(values, classes),
             classes: targets,
         }
     }
@@ -496,10 +559,7 @@ mod tests {
             [2.0 + side * (1.0 + noise), 1.0 + side * step / 200.0]
         });
         let rows = Rows {
-            bottlenecks: Tensor::from_iter(values, &Device::Cpu)
-                .unwrap()
-                .reshape((count, 2))
-                .unwrap(),
+            bottlenecks: Bottlenecks::from_rows(values.collect(), 2),
             classes: (0..count).map(|i| i % 2).collect(),
         };
         let (head, _) = train(&rows, &rows, 2).unwrap();
@@ -514,7 +574,13 @@ mod tests {
     #[test]
     fn the_gradient_is_the_losses_slope() {
         let rows = corners(24, 3, 1);
-        let problem = Problem::new(rows.bottlenecks, &rows.classes, 3).unwrap();
+        let standardise = Standardise::of(&rows.bottlenecks).unwrap();
+        let problem = Problem {
+            rows: standardise.rows(&rows.bottlenecks).unwrap(),
+            targets: &rows.classes,
+            classes: 3,
+            dimension: 3,
+        };
         let variables: Vec<f32> = (0..problem.variables())
             .map(|i| (i as f32 * 0.37).sin() * 0.2)
             .collect();

@@ -16,7 +16,7 @@ use crate::classifier::{Classifier, Exported, Samples};
 use crate::cli::Recipe;
 use crate::dataset::{self, Dataset, Earlier, GroupBy, Percentages, Split};
 use crate::evaluate::{self, Comparison};
-use crate::features::{self, Store};
+use crate::features::{self, Bottlenecks, Store};
 use crate::fine_tune::{self, Request, Stage};
 use crate::head::{self, Rows};
 use crate::metrics;
@@ -130,7 +130,7 @@ pub fn train(mut options: Options, progress: &Progress) -> Result<Outcome> {
     let clock = Instant::now();
     let features = bottlenecks(&mut dataset, &backbone, &preprocess, &options, progress)?;
     seconds.features = clock.elapsed().as_secs_f64();
-    dataset::group(&mut dataset, options.group_by, &features.matrix)?;
+    dataset::group(&mut dataset, options.group_by, &features)?;
     let given = dataset.photos.iter().any(|photo| photo.split.is_some());
     let (split_by, by) = if given {
         (GIVEN, ChosenBy::User)
@@ -162,8 +162,8 @@ pub fn train(mut options: Options, progress: &Progress) -> Result<Outcome> {
 
     let clock = Instant::now();
     let (head, choice) = head::train(
-        &features.rows(&dataset, Split::Train)?,
-        &features.rows(&dataset, Split::Validation)?,
+        &rows(&features, &dataset, Split::Train),
+        &rows(&features, &dataset, Split::Validation),
         dataset.labels.len(),
     )?;
     seconds.head = clock.elapsed().as_secs_f64();
@@ -175,15 +175,16 @@ pub fn train(mut options: Options, progress: &Progress) -> Result<Outcome> {
     let clock = Instant::now();
     let (backbone, head, logits, images_per_second) = if options.fine_tuning.recipe == Recipe::Head
     {
-        let rows = features.rows(&dataset, Split::Test)?;
+        let test = rows(&features, &dataset, Split::Test);
         (
             backbone,
             head.clone(),
-            head.logits(&rows.bottlenecks)?,
+            head.logits(&test.bottlenecks)?,
             None,
         )
     } else {
-        let train_logits = head.logits(&features.rows(&dataset, Split::Train)?.bottlenecks)?;
+        let train_logits = head.logits(&rows(&features, &dataset, Split::Train).bottlenecks)?;
+        drop(features);
         let stage = Stage {
             train_logits: &train_logits,
             dataset: &dataset,
@@ -294,24 +295,12 @@ fn fit(backbone: &Backbone, name: FitName) -> Fit {
     }
 }
 
-/// The bottlenecks of a dataset's photos, in their order.
-struct Features {
-    matrix: candle_core::Tensor,
-}
-
-impl Features {
-    /// Bottlenecks and classes of the photos on one side.
-    fn rows(&self, dataset: &Dataset, side: Split) -> Result<Rows> {
-        let indices = dataset.indices(side);
-        let picked: Vec<u32> = indices.iter().map(|&index| index as u32).collect();
-        let pick = || {
-            self.matrix
-                .index_select(&candle_core::Tensor::new(picked, self.matrix.device())?, 0)
-        };
-        Ok(Rows {
-            bottlenecks: pick().context("picking bottlenecks")?,
-            classes: dataset.classes(&indices),
-        })
+/// Bottlenecks and classes of the photos on one side.
+fn rows(features: &Bottlenecks, dataset: &Dataset, side: Split) -> Rows {
+    let indices = dataset.indices(side);
+    Rows {
+        bottlenecks: features.pick(&indices),
+        classes: dataset.classes(&indices),
     }
 }
 
@@ -322,7 +311,7 @@ fn bottlenecks(
     preprocess: &Preprocess,
     options: &Options,
     progress: &Progress,
-) -> Result<Features> {
+) -> Result<Bottlenecks> {
     let mut store = Store::open(&options.bottleneck_dir, backbone, preprocess)?;
     let items: Vec<features::Item> = dataset
         .photos
@@ -338,9 +327,7 @@ fn bottlenecks(
     })?;
     stage.finish();
     dataset.refuse(extracted.refused)?;
-    Ok(Features {
-        matrix: extracted.matrix,
-    })
+    Ok(extracted.bottlenecks)
 }
 
 /// The sides of the newest run beside this one that split the same photos in the same way.

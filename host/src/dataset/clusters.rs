@@ -4,9 +4,11 @@
 //! the cosine distances within a label, cut at a part of the median distance between photos of different labels: what is
 //! that near is one occasion for this backbone, whatever the labels are.
 
+use graft_shared::error::{Context, Result};
 use rayon::prelude::*;
 
 use super::union::Union;
+use crate::features::Bottlenecks;
 
 /// Clusters are cut at this part of the median distance between photos of different labels.
 const OCCASION: f32 = 1.0 / 3.0;
@@ -29,21 +31,25 @@ pub(super) struct Thresholds {
     pub(super) same: f32,
 }
 
-/// Bottlenecks of unit length, so that a dot product is a cosine.
+/// Some bottlenecks, of unit length, so that a dot product is a cosine.
 #[derive(Debug)]
-pub(super) struct Directions {
+struct Directions {
     values: Vec<f32>,
     len: usize,
 }
 
 impl Directions {
-    /// Takes the bottlenecks row by row, each of `len` values.
-    pub(super) fn new(mut values: Vec<f32>, len: usize) -> Self {
-        for row in values.chunks_exact_mut(len.max(1)) {
+    /// Of the photos `indices`.
+    fn of(bottlenecks: &Bottlenecks, indices: &[usize]) -> Result<Self> {
+        let len = bottlenecks.length();
+        let mut values = bottlenecks
+            .rows(indices)
+            .context("reading the bottlenecks")?;
+        values.par_chunks_exact_mut(len.max(1)).for_each(|row| {
             let norm = dot(row, row).sqrt().max(f32::MIN_POSITIVE);
             row.iter_mut().for_each(|value| *value /= norm);
-        }
-        Self { values, len }
+        });
+        Ok(Self { values, len })
     }
 
     fn row(&self, index: usize) -> &[f32] {
@@ -52,8 +58,12 @@ impl Directions {
 
     /// Cosine distance, 0 to 2.
     fn distance(&self, a: usize, b: usize) -> f32 {
-        (1.0 - dot(self.row(a), self.row(b))).max(0.0)
+        cosine_distance(self.row(a), self.row(b))
     }
+}
+
+fn cosine_distance(a: &[f32], b: &[f32]) -> f32 {
+    (1.0 - dot(a, b)).max(0.0)
 }
 
 /// In eight sums of a fixed order: the same bits on every machine and with any number of threads.
@@ -72,41 +82,53 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 
 /// The thresholds for these photos: from pairs at a fixed stride through `order`, which does not depend on file names.
 /// `None` where there are no two labels.
+///
+/// # Errors
+/// Bottlenecks that can't be read.
 pub(super) fn thresholds(
-    directions: &Directions,
+    bottlenecks: &Bottlenecks,
     classes: &[usize],
     order: &[usize],
-) -> Option<Thresholds> {
+) -> Result<Option<Thresholds>> {
     let n = order.len();
-    let mut distances: Vec<f32> = (1..n)
+    let pairs: Vec<usize> = (1..n)
         .flat_map(|shift| (0..n).map(move |from| (from, (from + shift) % n)))
-        .map(|(a, b)| (order[a], order[b]))
-        .filter(|&(a, b)| classes[a] != classes[b])
+        .map(|(a, b)| [order[a], order[b]])
+        .filter(|&[a, b]| classes[a] != classes[b])
         .take(PAIRS)
-        .map(|(a, b)| directions.distance(a, b))
+        .flatten()
         .collect();
+    let mut distances = Vec::with_capacity(pairs.len() / 2);
+    for pairs in pairs.chunks(MAX_CLUSTERED) {
+        let directions = Directions::of(bottlenecks, pairs)?;
+        let first = (0..pairs.len()).step_by(2);
+        distances.extend(first.map(|first| directions.distance(first, first + 1)));
+    }
     let middle = distances.len() / 2;
     if distances.is_empty() {
-        return None;
+        return Ok(None);
     }
     let (_, median, _) = distances.select_nth_unstable_by(middle, f32::total_cmp);
-    Some(Thresholds {
+    Ok(Some(Thresholds {
         occasion: *median * OCCASION,
         same: *median * SAME,
-    })
+    }))
 }
 
 /// Joins photos of one class, given by their indices in an order that does not depend on file names.
+///
+/// # Errors
+/// Bottlenecks that can't be read.
 pub(super) fn join(
-    directions: &Directions,
+    bottlenecks: &Bottlenecks,
     members: &[usize],
     thresholds: Thresholds,
     union: &mut Union,
-) {
+) -> Result<()> {
     let mut merges = Vec::new();
-    for part in parts(directions, members.to_vec()) {
+    for part in parts(bottlenecks, members.to_vec())? {
         merges.extend(
-            linkage(directions, &part)
+            linkage(&Directions::of(bottlenecks, &part)?, part.len())
                 .into_iter()
                 .map(|(a, b, height)| (height, part[a], part[b])),
         );
@@ -123,46 +145,66 @@ pub(super) fn join(
         }
         clusters -= usize::from(union.join(a, b));
     }
+    Ok(())
 }
 
 /// Halves what is too large to cluster, by which of two far photos is nearer: photos of one occasion seldom part.
-fn parts(directions: &Directions, members: Vec<usize>) -> Vec<Vec<usize>> {
+fn parts(bottlenecks: &Bottlenecks, members: Vec<usize>) -> Result<Vec<Vec<usize>>> {
     if members.len() <= MAX_CLUSTERED {
-        return vec![members];
+        return Ok(vec![members]);
     }
-    let farthest = |from: usize| {
-        let far = members
-            .par_iter()
-            .map(|&index| (directions.distance(from, index), index))
-            .max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)));
-        far.map_or(from, |(_, index)| index)
+    let distances_from = |from: usize| -> Result<Vec<f32>> {
+        let from = Directions::of(bottlenecks, &[from])?;
+        let mut distances = Vec::with_capacity(members.len());
+        for some in members.chunks(MAX_CLUSTERED) {
+            let directions = Directions::of(bottlenecks, some)?;
+            distances.par_extend(
+                (0..some.len())
+                    .into_par_iter()
+                    .map(|index| cosine_distance(from.row(0), directions.row(index))),
+            );
+        }
+        Ok(distances)
     };
-    let a = farthest(members[0]);
-    let b = farthest(a);
-    let (mut near, mut far): (Vec<usize>, Vec<usize>) = members
-        .par_iter()
-        .partition(|&&index| directions.distance(index, a) <= directions.distance(index, b));
+    let farthest = |distances: &[f32]| {
+        let far = distances
+            .iter()
+            .zip(&members)
+            .max_by(|a, b| a.0.total_cmp(b.0).then(b.1.cmp(a.1)));
+        far.map_or(members[0], |(_, &index)| index)
+    };
+    let a = farthest(&distances_from(members[0])?);
+    let from_a = distances_from(a)?;
+    let b = farthest(&from_a);
+    let from_b = distances_from(b)?;
+    let (mut near, mut far) = (Vec::new(), Vec::new());
+    for ((&index, from_a), from_b) in members.iter().zip(&from_a).zip(&from_b) {
+        if from_a <= from_b {
+            near.push(index);
+        } else {
+            far.push(index);
+        }
+    }
     let least = members.len() / 8;
     if near.len().min(far.len()) < least {
         // A lopsided cut would be repeated often: cut by number.
         near = members;
         far = near.split_off(near.len() / 2);
     }
-    let mut found = parts(directions, near);
-    found.extend(parts(directions, far));
-    found
+    let mut found = parts(bottlenecks, near)?;
+    found.extend(parts(bottlenecks, far)?);
+    Ok(found)
 }
 
-/// All merges of average linkage: a member of each side, by position in `members`, and the distance.
-fn linkage(directions: &Directions, members: &[usize]) -> Vec<(usize, usize, f32)> {
-    let n = members.len();
+/// All merges of average linkage of `n` directions: one of each side, and the distance.
+fn linkage(directions: &Directions, n: usize) -> Vec<(usize, usize, f32)> {
     let mut distances: Vec<f32> = vec![0.0; n * n];
     distances
         .par_chunks_mut(n.max(1))
         .enumerate()
         .for_each(|(a, row)| {
             for (b, distance) in row.iter_mut().enumerate() {
-                *distance = directions.distance(members[a], members[b]);
+                *distance = directions.distance(a, b);
             }
         });
     let mut sizes = vec![1.0f32; n];
@@ -214,7 +256,7 @@ pub(super) mod tests {
     use super::*;
 
     /// `bursts` far directions, `each` photos near each of them.
-    pub(in super::super) fn bursts(bursts: usize, each: usize) -> Directions {
+    pub(in super::super) fn bursts(bursts: usize, each: usize) -> Bottlenecks {
         let len = bursts.next_power_of_two();
         let mut values = Vec::new();
         for burst in 0..bursts {
@@ -225,18 +267,20 @@ pub(super) mod tests {
                 values.extend(row);
             }
         }
-        Directions::new(values, len)
+        Bottlenecks::from_rows(values, len)
     }
 
     #[test]
     fn bursts_are_found_and_nothing_else() {
-        let directions = bursts(40, 5);
+        let bottlenecks = bursts(40, 5);
         let members: Vec<usize> = (0..200).collect();
         let classes: Vec<usize> = members.iter().map(|i| i / 100).collect();
-        let thresholds = thresholds(&directions, &classes, &members).unwrap();
+        let thresholds = thresholds(&bottlenecks, &classes, &members)
+            .unwrap()
+            .unwrap();
         let mut union = Union::new(200);
-        join(&directions, &members[..100], thresholds, &mut union);
-        join(&directions, &members[100..], thresholds, &mut union);
+        join(&bottlenecks, &members[..100], thresholds, &mut union).unwrap();
+        join(&bottlenecks, &members[100..], thresholds, &mut union).unwrap();
         let expected: Vec<Vec<usize>> = (0..40).map(|b| (b * 5..b * 5 + 5).collect()).collect();
         assert_eq!(union.sets(), expected);
     }
@@ -246,14 +290,14 @@ pub(super) mod tests {
         let rows: Vec<f32> = (0..20)
             .flat_map(|i| [(i as f32 * 0.03).cos(), (i as f32 * 0.03).sin()])
             .collect();
-        let directions = Directions::new(rows, 2);
+        let bottlenecks = Bottlenecks::from_rows(rows, 2);
         let members: Vec<usize> = (0..20).collect();
         let mut union = Union::new(20);
         let loose = Thresholds {
             occasion: 1.0,
             same: 0.0,
         };
-        join(&directions, &members, loose, &mut union);
+        join(&bottlenecks, &members, loose, &mut union).unwrap();
         assert_eq!(
             (0..20).filter(|&i| union.find(i) == i).count(),
             MIN_CLUSTERS
@@ -262,7 +306,7 @@ pub(super) mod tests {
             occasion: 1.0,
             same: 1.0,
         };
-        join(&directions, &members, all, &mut union);
+        join(&bottlenecks, &members, all, &mut union).unwrap();
         assert_eq!(union.sets().len(), 1);
     }
 
@@ -274,9 +318,10 @@ pub(super) mod tests {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             (state >> 8) as f32 / (1 << 24) as f32
         };
-        let directions = Directions::new((0..12 * 6).map(|_| random()).collect(), 6);
+        let bottlenecks = Bottlenecks::from_rows((0..12 * 6).map(|_| random()).collect(), 6);
         let members: Vec<usize> = (0..12).collect();
-        let mut heights: Vec<f32> = linkage(&directions, &members)
+        let directions = Directions::of(&bottlenecks, &members).unwrap();
+        let mut heights: Vec<f32> = linkage(&directions, members.len())
             .iter()
             .map(|merge| merge.2)
             .collect();

@@ -6,14 +6,14 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use candle_core::Tensor;
-use graft_shared::error::{Context, Result};
+use graft_shared::error::Result;
 use graft_shared::exif;
 use rayon::prelude::*;
 
-use super::clusters::{self, Directions, Thresholds};
+use super::clusters::{self, Thresholds};
 use super::union::Union;
 use super::{Dataset, Photo, Split};
+use crate::features::Bottlenecks;
 
 /// What retrain.py ignores in a file name, together with all that follows.
 const NO_HASH: &str = "_nohash_";
@@ -50,28 +50,14 @@ impl GroupBy {
 }
 
 /// Sets each photo's group. Photos are one group when they are copies, when the list or `group_by` says so, when their
-/// names differ only behind `_nohash_`, and when their bottlenecks (f32 `[photos, length]`) are so near that they are of
-/// one occasion. A group's name is its smallest content hash: file names and order don't matter.
+/// names differ only behind `_nohash_`, and when their bottlenecks are so near that they are of one occasion. A group's
+/// name is its smallest content hash: file names and order don't matter.
 ///
 /// A split that was given is kept, so there only what crosses it is told.
 ///
 /// # Errors
-/// When `bottlenecks` does not fit the photos.
-pub fn group(dataset: &mut Dataset, group_by: GroupBy, bottlenecks: &Tensor) -> Result<()> {
-    let rows = bottlenecks
-        .flatten_all()
-        .and_then(|all| all.to_vec1::<f32>())
-        .context("reading the bottlenecks")?;
-    let length = bottlenecks.dim(1).context("the bottlenecks' length")?;
-    group_by_directions(dataset, group_by, &Directions::new(rows, length));
-    Ok(())
-}
-
-pub(super) fn group_by_directions(
-    dataset: &mut Dataset,
-    group_by: GroupBy,
-    directions: &Directions,
-) {
+/// When the bottlenecks can't be read.
+pub fn group(dataset: &mut Dataset, group_by: GroupBy, bottlenecks: &Bottlenecks) -> Result<()> {
     let photos = &dataset.photos;
     let given = photos.iter().any(|photo| photo.split.is_some());
     let mut union = Union::new(photos.len());
@@ -97,7 +83,7 @@ pub(super) fn group_by_directions(
     let mut order: Vec<usize> = (0..photos.len()).collect();
     order.sort_unstable_by_key(|&index| photos[index].content_hash);
     let classes: Vec<usize> = photos.iter().map(|photo| photo.class).collect();
-    if let Some(thresholds) = clusters::thresholds(directions, &classes, &order) {
+    if let Some(thresholds) = clusters::thresholds(bottlenecks, &classes, &order)? {
         let thresholds = Thresholds {
             occasion: if given {
                 thresholds.same
@@ -111,7 +97,7 @@ pub(super) fn group_by_directions(
             .iter()
             .for_each(|&index| by_class[classes[index]].push(index));
         for members in &by_class {
-            clusters::join(directions, members, thresholds, &mut union);
+            clusters::join(bottlenecks, members, thresholds, &mut union)?;
         }
     }
 
@@ -154,6 +140,7 @@ pub(super) fn group_by_directions(
             dataset.photos[index].group = first.unwrap_or_default();
         }
     }
+    Ok(())
 }
 
 fn keys<'a, K>(

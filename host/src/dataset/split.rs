@@ -234,7 +234,7 @@ pub(super) mod tests {
 
     use super::super::Photo;
     use super::super::clusters::tests::bursts;
-    use super::super::group::{GroupBy, group_by_directions};
+    use super::super::group::{GroupBy, group};
     use super::*;
 
     pub(in super::super) fn photo(class: usize, number: usize) -> Photo {
@@ -293,8 +293,8 @@ pub(super) mod tests {
 
     /// Groups by 5 of the bottlenecks of as many bursts as fill the dataset.
     fn group_bursts(data: &mut Dataset, group_by: GroupBy) {
-        let directions = bursts(data.photos.len() / 5, 5);
-        group_by_directions(data, group_by, &directions);
+        let bottlenecks = bursts(data.photos.len() / 5, 5);
+        group(data, group_by, &bottlenecks).unwrap();
     }
 
     #[test]
@@ -445,10 +445,10 @@ pub(super) mod tests {
         for (number, photo) in data.photos.iter_mut().enumerate() {
             photo.listed_group = Some(format!("site {}", number % 8));
         }
-        let directions = far(&data);
-        group_by_directions(&mut data, GroupBy::Nothing, &directions);
+        let bottlenecks = far(&data);
+        group(&mut data, GroupBy::Nothing, &bottlenecks).unwrap();
         assert_eq!(groups(&data), 40);
-        group_by_directions(&mut data, GroupBy::Folder, &directions);
+        group(&mut data, GroupBy::Folder, &bottlenecks).unwrap();
         assert_eq!(groups(&data), 8);
 
         let mut data = dataset(&[20, 20]);
@@ -459,7 +459,7 @@ pub(super) mod tests {
                 number % 5
             ));
         }
-        group_by_directions(&mut data, GroupBy::Nothing, &directions);
+        group(&mut data, GroupBy::Nothing, &bottlenecks).unwrap();
         assert_eq!(groups(&data), 10);
     }
 
@@ -502,8 +502,8 @@ pub(super) mod tests {
             let bytes = photo_taken(["Trap A", "Trap B"][number % 2], &time);
             std::fs::write(&photo.path, bytes).unwrap();
         }
-        let directions = bursts(24, 1);
-        group_by_directions(&mut data, GroupBy::ExifBurst, &directions);
+        let bottlenecks = bursts(24, 1);
+        group(&mut data, GroupBy::ExifBurst, &bottlenecks).unwrap();
         for (i, a) in data.photos.iter().enumerate() {
             for (j, b) in data.photos.iter().enumerate() {
                 assert_eq!(a.group == b.group, (i / 6, i % 2) == (j / 6, j % 2));

@@ -34,6 +34,8 @@ const MOST_VALIDATION_PHOTOS: usize = 2000;
 const SMALLEST_BATCH: usize = 4;
 /// Pictures side by side in the summary of a batch.
 const SHEET_COLUMNS: usize = 8;
+/// Photos whose logits are softened together.
+const ROWS_AT_ONCE: usize = 1024;
 /// Tenths that the logits are lessened by, one after the other, at most.
 const SOFTEST: i32 = 30;
 
@@ -259,19 +261,24 @@ impl Stage<'_> {
     fn softened(&self, label_smoothing: f64) -> Result<Head> {
         let classes = self.dataset.labels.len();
         let spread = (label_smoothing / classes as f64) as f32;
-        let train = self.dataset.indices(Split::Train);
-        let mut targets = vec![spread; train.len() * classes];
-        for (row, class) in targets
-            .chunks_exact_mut(classes)
-            .zip(self.dataset.classes(&train))
-        {
-            row[class] += 1.0 - label_smoothing as f32;
-        }
-        let logits: Vec<f32> = self.train_logits.concat();
-        let mut gradient = vec![0.0; logits.len()];
-        let mut loss = |scale: f64| {
-            let scaled: Vec<f32> = logits.iter().map(|logit| logit * scale as f32).collect();
-            loss::cross_entropy(&scaled, &targets, classes, &mut gradient)
+        let truths = self.dataset.classes(&self.dataset.indices(Split::Train));
+        let loss = |scale: f64| -> f64 {
+            let rows = self.train_logits.chunks(ROWS_AT_ONCE);
+            let losses = rows.zip(truths.chunks(ROWS_AT_ONCE)).map(|(rows, truths)| {
+                let logits: Vec<f32> = rows
+                    .iter()
+                    .flatten()
+                    .map(|logit| logit * scale as f32)
+                    .collect();
+                let mut targets = vec![spread; logits.len()];
+                for (row, &class) in targets.chunks_exact_mut(classes).zip(truths) {
+                    row[class] += 1.0 - label_smoothing as f32;
+                }
+                let mut gradient = vec![0.0; logits.len()];
+                let mean = loss::cross_entropy(&logits, &targets, classes, &mut gradient);
+                mean * truths.len() as f64
+            });
+            losses.sum()
         };
         let scales = (0..=SOFTEST).map(|step| 0.9_f64.powi(step));
         let (scale, _) = scales

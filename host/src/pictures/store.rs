@@ -33,8 +33,9 @@ pub struct Room<'a> {
     pub directory: &'a Path,
 }
 
-/// Pixels in memory, unless told otherwise: 1 GiB, 3,300 photos for an input of 224 pixels.
-pub const DEFAULT_MEMORY: u64 = 1 << 30;
+/// Pixels in memory, unless told otherwise: 400 photos for an input of 224 pixels. The file of more is mostly in memory
+/// too, but the system may take that memory back.
+pub const DEFAULT_MEMORY: u64 = 128 << 20;
 
 /// What became of the photos.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
-//! Bottlenecks: the frozen backbone's features of each photo, computed once and kept in a file.
+//! The cache of bottlenecks: a file for each preprocessing and weights.
 //!
-//! One file per preprocessing and weights: a header, then records of one size, only ever appended:
+//! A header, then records of one size, only ever appended:
 //!
 //! | bytes | header | | bytes | record |
 //! |---|---|---|---|---|
@@ -15,16 +15,16 @@
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufReader, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
 use graft_shared::digest::{hex, sha256};
 use graft_shared::error::{Context, Error, Result};
-use graft_shared::limits::MAX_IMAGE_FILE_BYTES;
-use graft_shared::preprocess::{Filter, Fit, Pixels, Preprocess};
-use rayon::prelude::*;
+use graft_shared::preprocess::{Filter, Fit, Preprocess};
 
-use crate::backbone::{Backbone, weights};
+use super::Bottlenecks;
+use crate::backbone::Backbone;
 
 const MAGIC: &[u8; 8] = b"GRAFTBTL";
 /// Of the file's layout and of what fills it: raised when preprocessing or a kernel gives other bits.
@@ -32,123 +32,12 @@ const VERSION: u32 = 1;
 const HEADER_LEN: u64 = 48;
 const HASH_LEN: usize = 32;
 const CHECKSUM_LEN: usize = 8;
-/// Photos between two writes to the disk: about a second's work, which is what an interrupted run loses.
-const PHOTOS_PER_WRITE: usize = 64;
-
-/// A photo whose bottleneck is wanted.
-#[derive(Clone, Debug)]
-pub struct Item {
-    /// SHA-256 of the file.
-    pub content_hash: [u8; 32],
-    /// Where the file is.
-    pub path: PathBuf,
-}
-
-impl Item {
-    /// The file's bytes.
-    ///
-    /// # Errors
-    /// A file that can't be read, or that is not what it was when it was hashed.
-    pub fn read(&self) -> Result<Vec<u8>> {
-        let file = File::open(&self.path).context("it can't be opened")?;
-        let mut bytes = Vec::new();
-        file.take(MAX_IMAGE_FILE_BYTES as u64 + 1)
-            .read_to_end(&mut bytes)
-            .context("it can't be read")?;
-        if sha256(&bytes) != self.content_hash {
-            return Err(Error::new("the file changed while it was being used"));
-        }
-        Ok(bytes)
-    }
-}
-
-/// What [`extract`] found.
-#[derive(Debug)]
-pub struct Extracted {
-    /// f32 `[photos, bottleneck_len]`: a row for each item that is not refused, in the items' order.
-    pub matrix: Tensor,
-    /// Items that can't be read, by index, in ascending order, and why.
-    pub refused: Vec<(usize, Error)>,
-}
-
-/// The folder of bottlenecks in the user's cache folder.
-///
-/// # Errors
-/// The environment names no such folder.
-pub fn default_dir() -> Result<PathBuf> {
-    Ok(weights::default_cache_dir()?.join("bottlenecks"))
-}
-
-/// The bottlenecks of `items`: those in the store are read, the others computed and appended to it.
-///
-/// `progress` is told how many photos were finished since it was last called. What was appended stays when a run ends
-/// early. A photo's row does not depend on the others.
-///
-/// # Errors
-/// A store that can't be read or written, no items, and preprocessing that does not fit the backbone. A photo that can't
-/// be read is no error, it is in `refused`.
-pub fn extract(
-    backbone: &Backbone,
-    preprocess: &Preprocess,
-    items: &[Item],
-    store: &mut Store,
-    progress: &(dyn Fn(usize) + Sync),
-) -> Result<Extracted> {
-    let missing: Vec<usize> = (0..items.len())
-        .filter(|&index| !store.contains(&items[index].content_hash))
-        .collect();
-    progress(items.len() - missing.len());
-
-    let batch_len = (2 * rayon::current_num_threads()).clamp(4, PHOTOS_PER_WRITE);
-    let mut refused = Vec::new();
-    for chunk in missing.chunks(PHOTOS_PER_WRITE) {
-        let mut records = Vec::with_capacity(chunk.len());
-        for batch in chunk.chunks(batch_len) {
-            let pictures: Vec<Result<Pixels>> = batch
-                .par_iter()
-                .map(|&index| preprocess.apply(&items[index].read()?))
-                .collect();
-            let mut hashes = Vec::with_capacity(batch.len());
-            let mut usable = Vec::with_capacity(batch.len());
-            for (&index, picture) in batch.iter().zip(pictures) {
-                match picture {
-                    Ok(picture) => {
-                        hashes.push(items[index].content_hash);
-                        usable.push(picture);
-                    }
-                    Err(error) => refused.push((index, error)),
-                }
-            }
-            if !usable.is_empty() {
-                let rows = backbone
-                    .bottlenecks(&usable)?
-                    .to_vec2::<f32>()
-                    .context("reading the bottlenecks")?;
-                records.extend(hashes.into_iter().zip(rows));
-            }
-            progress(batch.len());
-        }
-        store.append(&records)?;
-    }
-
-    let mut values = Vec::with_capacity(items.len() * store.len);
-    let mut refused_indices = refused.iter().map(|(index, _)| *index).peekable();
-    for (index, item) in items.iter().enumerate() {
-        if refused_indices.next_if_eq(&index).is_none() {
-            store.read_into(&item.content_hash, &mut values)?;
-        }
-    }
-    let rows = items.len() - refused.len();
-    let matrix = Tensor::from_vec(values, (rows, store.len), &Device::Cpu)
-        .context("putting the bottlenecks together")?;
-    Ok(Extracted { matrix, refused })
-}
 
 /// A file of bottlenecks.
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
-    file: File,
+    file: Arc<File>,
     /// Values of a bottleneck.
     len: usize,
     /// Where each photo's record begins.
@@ -193,7 +82,7 @@ impl Store {
             .with_context(|| format!("opening the bottlenecks in {}", path.display()))?;
         let mut store = Store {
             path,
-            file,
+            file: Arc::new(file),
             len,
             offsets: HashMap::new(),
         };
@@ -203,7 +92,7 @@ impl Store {
 
     /// Reads the whole file, writes the header of a new one, and cuts off what is damaged at the end.
     fn index(&mut self, header: &[u8]) -> std::io::Result<()> {
-        let mut reader = BufReader::with_capacity(1 << 20, &self.file);
+        let mut reader = BufReader::with_capacity(1 << 20, &*self.file);
         let mut found = Vec::new();
         reader.by_ref().take(HEADER_LEN).read_to_end(&mut found)?;
         if found != header {
@@ -230,7 +119,7 @@ impl Store {
     }
 
     /// Adds records and waits until they are on the disk.
-    fn append(&mut self, records: &[([u8; 32], Vec<f32>)]) -> Result<()> {
+    pub(super) fn append(&mut self, records: &[([u8; 32], Vec<f32>)]) -> Result<()> {
         if records.is_empty() {
             return Ok(());
         }
@@ -259,27 +148,35 @@ impl Store {
         })
     }
 
-    /// Appends a photo's bottleneck to `values`.
-    fn read_into(&mut self, content_hash: &[u8; 32], values: &mut Vec<f32>) -> Result<()> {
-        let offset = *self
-            .offsets
-            .get(content_hash)
-            .with_context(|| format!("no bottleneck of {}", hex(content_hash)))?;
+    /// The bottlenecks of the photos with these SHA-256, in this order. Each record is checked once more.
+    ///
+    /// # Errors
+    /// A photo that it does not hold, and a record that can't be read or was damaged.
+    pub fn bottlenecks<'a>(
+        &self,
+        content_hashes: impl Iterator<Item = &'a [u8; HASH_LEN]>,
+    ) -> Result<Bottlenecks> {
         let mut record = vec![0; self.record_len()];
-        self.file
-            .seek(SeekFrom::Start(offset))
-            .and_then(|_| self.file.read_exact(&mut record))
-            .with_context(|| format!("reading {}", self.path.display()))?;
-        if sound(&record) != Some(*content_hash) {
-            return Err(Error::new(format!(
-                "{} was damaged while it was being used",
-                self.path.display()
-            ))
-            .hint("run again: what is damaged is computed anew"));
+        let reading = || format!("reading {}", self.path.display());
+        let mut offsets = Vec::new();
+        for content_hash in content_hashes {
+            let offset = *self
+                .offsets
+                .get(content_hash)
+                .with_context(|| format!("no bottleneck of {}", hex(content_hash)))?;
+            self.file
+                .read_exact_at(&mut record, offset)
+                .with_context(reading)?;
+            if sound(&record) != Some(*content_hash) {
+                return Err(Error::new(format!(
+                    "{} was damaged while it was being used",
+                    self.path.display()
+                ))
+                .hint("run again: what is damaged is computed anew"));
+            }
+            offsets.push(offset + HASH_LEN as u64);
         }
-        let (numbers, _) = record[HASH_LEN..record.len() - CHECKSUM_LEN].as_chunks();
-        values.extend(numbers.iter().map(|number| f32::from_le_bytes(*number)));
-        Ok(())
+        Bottlenecks::from_file(Arc::clone(&self.file), offsets, self.len).with_context(reading)
     }
 
     fn record_len(&self) -> usize {
@@ -368,10 +265,9 @@ mod tests {
         ([number; 32], vec![f32::from(number), -1.5, 0.25])
     }
 
-    fn values(store: &mut Store, number: u8) -> Vec<f32> {
-        let mut values = Vec::new();
-        store.read_into(&[number; 32], &mut values).unwrap();
-        values
+    fn values(store: &Store, number: u8) -> Vec<f32> {
+        let bottlenecks = store.bottlenecks([[number; 32]].iter()).unwrap();
+        bottlenecks.rows(&[0]).unwrap()
     }
 
     /// A store with records 1 to 3, closed, and its path.
@@ -386,10 +282,10 @@ mod tests {
     fn what_was_appended_is_there_after_reopening() {
         let folder = tempfile::tempdir().unwrap();
         written(folder.path());
-        let mut store = Store::open_key(folder.path(), KEY, 3).unwrap();
+        let store = Store::open_key(folder.path(), KEY, 3).unwrap();
         assert_eq!(store.photos(), 3);
         for number in 1..=3 {
-            assert_eq!(values(&mut store, number), record(number).1);
+            assert_eq!(values(&store, number), record(number).1);
         }
         assert!(!store.contains(&[4; 32]));
     }
@@ -405,9 +301,9 @@ mod tests {
             let kept = (bytes.len() - cut).saturating_sub(HEADER_LEN as usize) / store.record_len();
             assert_eq!(store.photos(), kept, "{cut} bytes cut");
             store.append(&[record(9)]).unwrap();
-            let mut store = Store::open_key(folder.path(), KEY, 3).unwrap();
+            let store = Store::open_key(folder.path(), KEY, 3).unwrap();
             assert_eq!(store.photos(), kept + 1);
-            assert_eq!(values(&mut store, 9), record(9).1);
+            assert_eq!(values(&store, 9), record(9).1);
         }
     }
 
@@ -449,63 +345,9 @@ mod tests {
             first.append(&[record(round)]).unwrap();
             second.append(&[record(100 + round)]).unwrap();
         }
-        assert_eq!(values(&mut second, 109), record(109).1);
-        let mut store = Store::open_key(folder.path(), KEY, 3).unwrap();
+        assert_eq!(values(&second, 109), record(109).1);
+        let store = Store::open_key(folder.path(), KEY, 3).unwrap();
         assert_eq!(store.photos(), 20);
-        assert_eq!(values(&mut store, 5), record(5).1);
-    }
-
-    /// Extraction from nothing, from the store, in another order, and with files that are of no use.
-    #[test]
-    fn rows_follow_the_items_and_come_from_the_store_the_second_time() {
-        let folder = tempfile::tempdir().unwrap();
-        let backbone = crate::backbone::testing::tiny();
-        let preprocess = backbone.preprocess().unwrap();
-        let mut items: Vec<Item> = (0..21)
-            .map(|number| {
-                let path = folder.path().join(format!("{number}.png"));
-                image::RgbImage::from_fn(20 + number, 17, |x, y| {
-                    image::Rgb([(x * number) as u8, (x * y) as u8, (y * 13) as u8])
-                })
-                .save(&path)
-                .unwrap();
-                let content_hash = sha256(&fs::read(&path).unwrap());
-                Item { content_hash, path }
-            })
-            .collect();
-        fs::write(&items[4].path, b"changed since").unwrap();
-        fs::write(&items[9].path, b"no picture").unwrap();
-        items[9].content_hash = sha256(b"no picture");
-
-        let done = std::sync::atomic::AtomicUsize::new(0);
-        let count = |photos| {
-            done.fetch_add(photos, std::sync::atomic::Ordering::Relaxed);
-        };
-        let extract = |items: &[Item]| {
-            let mut store = Store::open(folder.path(), &backbone, &preprocess).unwrap();
-            super::extract(&backbone, &preprocess, items, &mut store, &count).unwrap()
-        };
-        let first = extract(&items);
-        let refused: Vec<usize> = first.refused.iter().map(|(index, _)| *index).collect();
-        assert_eq!(refused, [4, 9]);
-        assert!(first.refused[0].1.line().contains("changed"));
-        items.remove(9);
-        items.remove(4);
-        let first = first.matrix.to_vec2::<f32>().unwrap();
-        assert_eq!(first.len(), items.len());
-        for (row, item) in first.iter().zip(&items) {
-            let picture = preprocess.apply(&fs::read(&item.path).unwrap()).unwrap();
-            let alone = backbone.bottlenecks(&[picture]).unwrap();
-            assert_eq!(alone.to_vec2::<f32>().unwrap(), std::slice::from_ref(row));
-        }
-        assert_eq!(done.load(std::sync::atomic::Ordering::Relaxed), 21);
-
-        items
-            .iter()
-            .for_each(|item| fs::remove_file(&item.path).unwrap());
-        items.reverse();
-        let mut second = extract(&items).matrix.to_vec2::<f32>().unwrap();
-        second.reverse();
-        assert_eq!(second, first);
+        assert_eq!(values(&store, 5), record(5).1);
     }
 }
