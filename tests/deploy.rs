@@ -126,8 +126,8 @@ fn a_model_goes_to_a_board_through_ssh() {
     );
     let there = || std::fs::read(root.file(MODEL)).unwrap();
     assert!(there() == std::fs::read(&trained.model).unwrap());
-    let left = root.shell("ls -d /tmp/tmp.* 2>/dev/null || true").stdout();
-    assert_eq!(left, "", "left behind");
+    let left = || root.shell("ls -d /tmp/tmp.* 2>/dev/null || true").stdout();
+    assert_eq!(left(), "", "left behind");
 
     // A model that is none stays here; a user who may not install is told what to do; so is who names no machine.
     let none = dir.write("none.onnx", "nothing");
@@ -172,4 +172,5 @@ fn a_model_goes_to_a_board_through_ssh() {
         refused.stderr
     );
     assert!(there() == std::fs::read(&trained.model).unwrap());
+    assert_eq!(left(), "", "left behind by what was refused");
 }

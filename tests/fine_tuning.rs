@@ -79,6 +79,26 @@ fn a_stopped_and_a_killed_run_end_with_the_weights_of_one_that_was_not() {
 }
 
 #[test]
+fn a_step_takes_fewer_photos_where_memory_is_short() {
+    let dir = Dir::new();
+    make_pictures(&dir.path("photos"), 2, 20);
+    let train = graft(&dir)
+        .args(["train", "photos", "--run", "run", "--threads", "2"])
+        .args(["--bottleneck-dir", "bottlenecks"])
+        .args(["--how_many_training_steps", "2"])
+        .into_command();
+    let said = dir
+        .command("prlimit")
+        .arg("--as=1000000000")
+        .arg(train.get_program())
+        .args(train.get_args())
+        .run()
+        .expect_code(0)
+        .stderr;
+    assert!(said.contains("8 photos a step: 16 need about"), "{said}");
+}
+
+#[test]
 fn a_setting_that_does_not_exist_is_refused_with_those_that_do() {
     let dir = Dir::new();
     make_pictures(&dir.path("photos"), 2, 8);

@@ -37,9 +37,6 @@ pub struct Board {
     /// Whether commands for root need `sudo`.
     #[serde(skip)]
     pub(super) sudo: bool,
-    /// An empty folder of ours.
-    #[serde(skip)]
-    pub(super) folder: String,
 }
 
 impl Board {
@@ -104,9 +101,6 @@ impl Board {
                 .context("it does not say how much space is free")?,
             systemd: value("systemd") == "yes",
             sudo,
-            folder: text("folder")
-                .filter(|folder| is_plain(folder))
-                .context("it makes no temporary folder")?,
         })
     }
 
@@ -127,7 +121,7 @@ impl Board {
 }
 
 /// Whether a path means the same to every shell.
-fn is_plain(path: &str) -> bool {
+pub(super) fn is_plain(path: &str) -> bool {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-".contains(letter);
     path.starts_with('/') && path.chars().all(plain)
 }
@@ -144,8 +138,7 @@ mod tests {
     use super::*;
 
     const PI: &str = "machine aarch64\narchitecture arm64\nglibc 2.36\nboard Raspberry Pi 4 Model B Rev 1.4\n\
-        system Debian GNU/Linux 12 (bookworm)\nmemory_kibibytes 3884348\nfree_kibibytes 20480\nroot sudo\nsystemd yes\n\
-        folder /tmp/tmp.x\n";
+        system Debian GNU/Linux 12 (bookworm)\nmemory_kibibytes 3884348\nfree_kibibytes 20480\nroot sudo\nsystemd yes\n";
 
     #[test]
     fn a_board_is_read() {
@@ -168,14 +161,19 @@ mod tests {
     }
 
     #[test]
+    fn a_path_means_the_same_to_every_shell() {
+        assert!(is_plain("/tmp/tmp.x_Y-1"));
+        for path in ["", "tmp.x", "/tmp/a b", "/tmp/$x", "/tmp/x\n"] {
+            assert!(!is_plain(path), "{path}");
+        }
+    }
+
+    #[test]
     fn what_can_not_be_used_is_refused() {
         let other = |from: &str, to: &str| Board::read(&PI.replace(from, to)).map_err(|e| e.line());
         let refused = |from: &str, to: &str| other(from, to).unwrap_err();
         let armhf = "architecture armhf";
         assert!(refused("architecture arm64", "architecture ").contains("Debian packages"));
-        for folder in ["", "tmp.x", "/tmp/a b", "/tmp/$x"] {
-            assert!(refused("/tmp/tmp.x", folder).contains("folder"));
-        }
         assert!(refused("root sudo\n", "").contains("may not install"));
         assert!(refused("memory_kibibytes 3884348", "memory_kibibytes").contains("memory"));
         assert!(

@@ -1,4 +1,4 @@
-# Says what this board is, a name and a value a line, and makes a folder for what comes next.
+# Says what this board is, a name and a value a line.
 PATH=$PATH:/usr/sbin:/sbin
 echo "machine $(uname -m)"
 echo "architecture $(dpkg --print-architecture 2>/dev/null)"
@@ -15,4 +15,3 @@ fi
 if [ -d /run/systemd/system ]; then
     echo "systemd yes"
 fi
-echo "folder $(mktemp -d)"

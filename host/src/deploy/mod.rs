@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use graft_engine::{Engine, listing};
 use graft_shared::digest::hex;
-use graft_shared::error::{Context, Result};
+use graft_shared::error::{Context, Error, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -105,10 +105,12 @@ pub fn deploy(plan: &Plan, progress: &Progress) -> Result<Deployed> {
     let steps = Steps {
         remote: &remote,
         board: &board,
+        folder: folder(&remote)
+            .with_context(|| format!("{} makes no temporary folder", plan.host))?,
     };
     let deployed = install(plan, &steps, progress, photo.as_deref());
     // What is left there when this fails too goes when the board starts anew.
-    let cleared = steps.run("clear up", &format!("rm -rf {}", board.folder));
+    let cleared = steps.run("clear up", &format!("rm -rf {}", steps.folder));
     let done = deployed?;
     cleared?;
     Ok(Deployed {
@@ -122,10 +124,22 @@ pub fn deploy(plan: &Plan, progress: &Progress) -> Result<Deployed> {
     })
 }
 
+/// Makes a folder there, whose path means the same to every shell.
+fn folder(remote: &Remote) -> Result<String> {
+    let said = remote.run("mktemp -d", Input::Text(""))?;
+    let folder = said.trim();
+    if !board::is_plain(folder) {
+        return Err(Error::new(format!("its path is `{folder}`")));
+    }
+    Ok(folder.to_owned())
+}
+
 /// What a board is asked to do.
 struct Steps<'a> {
     remote: &'a Remote,
     board: &'a Board,
+    /// An empty folder of ours there.
+    folder: String,
 }
 
 impl Steps<'_> {
@@ -142,7 +156,7 @@ impl Steps<'_> {
 
     /// Copies a file into the board's folder; gives its place there.
     fn copy(&self, file: &Path, name: &str) -> Result<String> {
-        let place = format!("{}/{name}", self.board.folder);
+        let place = format!("{}/{name}", self.folder);
         let what = format!("put {}", file.display());
         self.send(&what, &format!("cat >{place}"), Input::File(file))?;
         Ok(place)
