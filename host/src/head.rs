@@ -77,7 +77,7 @@ impl Head {
     /// When the dimensions differ, or the bottlenecks can't be read.
     pub fn logits(&self, bottlenecks: &Bottlenecks) -> Result<Vec<Vec<f32>>> {
         let weight = self.weight.t().context("the head's weight")?;
-        logits(bottlenecks.tiles(), &weight, &self.bias).context("the head's logits")
+        logits(bottlenecks.tiles(|_| ()), &weight, &self.bias).context("the head's logits")
     }
 
     /// Weight and bias as the bytes of a safetensors file.
@@ -240,8 +240,8 @@ fn climb(train: &Rows, validation: &Rows, classes: usize) -> TensorResult<(Head,
 /// the bytes that a bottleneck is rounded to on the device: a dimension that hardly changes would else get a weight that
 /// magnifies the rounding.
 struct Standardise {
-    mean: Tensor,
-    deviation: Tensor,
+    mean: Vec<f32>,
+    deviation: Vec<f32>,
 }
 
 impl Standardise {
@@ -267,11 +267,16 @@ impl Standardise {
         let deviation = variance
             .iter()
             .map(|sum| (sum / count + widening).sqrt() as f32);
-        let mean = mean.iter().map(|&mean| mean as f32);
         Ok(Self {
-            mean: Tensor::from_iter(mean, &Device::Cpu)?.unsqueeze(0)?,
-            deviation: Tensor::from_iter(deviation, &Device::Cpu)?.unsqueeze(0)?,
+            mean: mean.iter().map(|&mean| mean as f32).collect(),
+            deviation: deviation.collect(),
         })
+    }
+
+    fn apply(&self, row: &mut [f32]) {
+        for ((value, mean), deviation) in row.iter_mut().zip(&self.mean).zip(&self.deviation) {
+            *value = (*value - mean) / deviation;
+        }
     }
 
     fn rows<'a>(&'a self, raw: &'a Bottlenecks) -> TensorResult<Standardised<'a>> {
@@ -289,15 +294,16 @@ impl Standardise {
     /// Weight `[classes, dimension]` and bias `[classes]` that give raw bottlenecks the solution's logits.
     fn unapply(&self, solution: &Solution, classes: usize) -> TensorResult<(Tensor, Tensor)> {
         let (weight, bias) = solution.tensors(classes)?;
-        let weight = weight.t()?.broadcast_div(&self.deviation)?;
-        let bias = bias.broadcast_sub(&weight.broadcast_mul(&self.mean)?.sum(1)?)?;
+        let line = |values: &[f32]| Tensor::from_slice(values, (1, values.len()), &Device::Cpu);
+        let weight = weight.t()?.broadcast_div(&line(&self.deviation)?)?;
+        let bias = bias.broadcast_sub(&weight.broadcast_mul(&line(&self.mean)?)?.sum(1)?)?;
         Ok((weight.contiguous()?, bias))
     }
 }
 
 /// Calls `action` with each row in turn.
 fn each_row(rows: &Bottlenecks, mut action: impl FnMut(&[f32])) -> TensorResult<()> {
-    for tile in rows.tiles() {
+    for tile in rows.tiles(|_| ()) {
         let values = tile?.flatten_all()?.to_vec1::<f32>()?;
         values.chunks(rows.length().max(1)).for_each(&mut action);
     }
@@ -321,10 +327,7 @@ impl Standardised<'_> {
     }
 
     fn computed(&self) -> impl Iterator<Item = TensorResult<Tensor>> {
-        let Standardise { mean, deviation } = self.standardise;
-        self.raw
-            .tiles()
-            .map(move |tile| tile?.broadcast_sub(mean)?.broadcast_div(deviation))
+        self.raw.tiles(|row| self.standardise.apply(row))
     }
 }
 

@@ -42,13 +42,12 @@ impl Directions {
     /// Of the photos `indices`.
     fn of(bottlenecks: &Bottlenecks, indices: &[usize]) -> Result<Self> {
         let len = bottlenecks.length();
-        let mut values = bottlenecks
-            .rows(indices)
-            .context("reading the bottlenecks")?;
-        values.par_chunks_exact_mut(len.max(1)).for_each(|row| {
+        let unit = |row: &mut [f32]| {
             let norm = dot(row, row).sqrt().max(f32::MIN_POSITIVE);
             row.iter_mut().for_each(|value| *value /= norm);
-        });
+        };
+        let values = bottlenecks.rows(indices, unit);
+        let values = values.context("reading the bottlenecks")?;
         Ok(Self { values, len })
     }
 

@@ -54,7 +54,7 @@ impl Bottlenecks {
             return Ok(in_file);
         }
         let every: Vec<usize> = (0..in_file.photos()).collect();
-        Ok(Self::from_rows(in_file.rows(&every)?, length))
+        Ok(Self::from_rows(in_file.rows(&every, |_| ())?, length))
     }
 
     /// How many rows there are.
@@ -99,14 +99,18 @@ impl Bottlenecks {
         }
     }
 
-    /// The values of some rows, one behind the other.
+    /// The values of some rows, one behind the other, after `change` was done to each row.
     ///
     /// # Errors
     /// A file that can't be read.
     ///
     /// # Panics
     /// When an index is not below [`Bottlenecks::photos`].
-    pub fn rows(&self, indices: &[usize]) -> io::Result<Vec<f32>> {
+    pub fn rows(
+        &self,
+        indices: &[usize],
+        change: impl Fn(&mut [f32]) + Sync,
+    ) -> io::Result<Vec<f32>> {
         let mut rows = vec![0.0; indices.len() * self.length];
         rows.par_chunks_exact_mut(self.length.max(1))
             .zip(indices)
@@ -124,16 +128,20 @@ impl Bottlenecks {
                         }
                     }
                 }
+                change(row);
                 Ok(())
             })?;
         Ok(rows)
     }
 
-    /// All rows, [`TILE`] at a time: `[rows, length]`.
-    pub(crate) fn tiles(&self) -> impl Iterator<Item = TensorResult<Tensor>> {
-        (0..self.photos()).step_by(TILE).map(|first| {
+    /// All rows after `change` was done to each, [`TILE`] at a time: `[rows, length]`.
+    pub(crate) fn tiles(
+        &self,
+        change: impl Fn(&mut [f32]) + Sync,
+    ) -> impl Iterator<Item = TensorResult<Tensor>> {
+        (0..self.photos()).step_by(TILE).map(move |first| {
             let indices: Vec<usize> = (first..self.photos().min(first + TILE)).collect();
-            let rows = self.rows(&indices)?;
+            let rows = self.rows(&indices, &change)?;
             Tensor::from_vec(rows, (indices.len(), self.length), &Device::Cpu)
         })
     }
@@ -171,7 +179,7 @@ mod tests {
         let picked: Vec<usize> = (0..photos).rev().step_by(7).collect();
         for bottlenecks in [in_memory, in_file] {
             assert_eq!(bottlenecks.photos(), photos);
-            let tiles: Vec<Tensor> = bottlenecks.tiles().map(Result::unwrap).collect();
+            let tiles: Vec<Tensor> = bottlenecks.tiles(|_| ()).map(Result::unwrap).collect();
             let lengths: Vec<usize> = tiles.iter().map(|tile| tile.dims()[0]).collect();
             assert_eq!(lengths, [TILE, 10]);
             let tiled: Vec<f32> = tiles
@@ -181,8 +189,18 @@ mod tests {
             assert_eq!(tiled, values);
             let some = bottlenecks.pick(&picked);
             let all: Vec<usize> = (0..picked.len()).collect();
-            let rows = bottlenecks.rows(&picked).unwrap();
-            assert_eq!(some.rows(&all).unwrap(), rows);
+            let rows = bottlenecks.rows(&picked, |_| ()).unwrap();
+            assert_eq!(some.rows(&all, |_| ()).unwrap(), rows);
+            let negated = some.rows(&all, |row| {
+                row.iter_mut().for_each(|value| *value = -*value)
+            });
+            assert!(
+                negated
+                    .unwrap()
+                    .iter()
+                    .zip(&rows)
+                    .all(|(new, old)| *new == -old)
+            );
             assert_eq!(rows[3..6], values[(photos - 8) * 3..][..3]);
         }
     }

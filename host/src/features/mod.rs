@@ -176,7 +176,7 @@ mod tests {
         let rows = |extracted: Extracted| {
             let bottlenecks = extracted.bottlenecks;
             let all: Vec<usize> = (0..bottlenecks.photos()).collect();
-            let rows = bottlenecks.rows(&all).unwrap();
+            let rows = bottlenecks.rows(&all, |_| ()).unwrap();
             rows.chunks(bottlenecks.length())
                 .map(<[f32]>::to_vec)
                 .collect::<Vec<Vec<f32>>>()

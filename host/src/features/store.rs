@@ -267,7 +267,7 @@ mod tests {
 
     fn values(store: &Store, number: u8) -> Vec<f32> {
         let bottlenecks = store.bottlenecks([[number; 32]].iter()).unwrap();
-        bottlenecks.rows(&[0]).unwrap()
+        bottlenecks.rows(&[0], |_| ()).unwrap()
     }
 
     /// A store with records 1 to 3, closed, and its path.
