@@ -80,6 +80,19 @@ impl Head {
         logits(bottlenecks.tiles(|_| ()), &weight, &self.bias).context("the head's logits")
     }
 
+    /// The head after its logits were moved against the classes' frequencies: what [`class_offsets`] says is taken off.
+    ///
+    /// # Errors
+    /// When there is not one for each class.
+    pub fn adjusted(&self, offsets: &[f32]) -> Result<Self> {
+        let offsets = Tensor::from_slice(offsets, offsets.len(), &Device::Cpu);
+        let bias = offsets.and_then(|offsets| &self.bias - offsets);
+        Ok(Self {
+            weight: self.weight.clone(),
+            bias: bias.context("adjusting the head")?,
+        })
+    }
+
     /// Weight and bias as the bytes of a safetensors file.
     ///
     /// # Errors
@@ -145,6 +158,19 @@ impl fmt::Display for Choice {
             write!(f, ", {:.2} % on validation", 100.0 * top1)
         })
     }
+}
+
+/// `strength` times the logarithm of each class's share, less their mean. Logits without it are those of classes that are
+/// equally frequent, where `strength` is 1 (Menon et al. 2021, "Long-tail learning via logit adjustment", section 4.1).
+#[must_use]
+pub fn class_offsets(classes: &[usize], count: usize, strength: f64) -> Vec<f32> {
+    let mut counts = vec![0usize; count];
+    classes.iter().for_each(|&class| counts[class] += 1);
+    let logarithms = counts.iter().map(|&count| (count.max(1) as f64).ln());
+    let mean = logarithms.clone().sum::<f64>() / count.max(1) as f64;
+    logarithms
+        .map(|logarithm| (strength * (logarithm - mean)) as f32)
+        .collect()
 }
 
 /// Trains a head on `train`, its penalty picked on `validation` (which may be empty).
@@ -550,6 +576,17 @@ mod tests {
             1.0
         );
         assert!(choice.converged);
+    }
+
+    #[test]
+    fn a_rare_class_is_named_after_adjustment() {
+        // Two classes, 1 to 99, whose photos do not differ: the odds are the frequencies, and even without them.
+        let classes: Vec<usize> = (0..100).map(|i| usize::from(i > 0)).collect();
+        let odds = |offsets: &[f32]| (0.99f32 / 0.01).ln() - (offsets[1] - offsets[0]);
+        assert!(odds(&class_offsets(&classes, 2, 1.0)).abs() < 1e-5);
+        assert!((odds(&class_offsets(&classes, 2, 0.5)) - 99f32.ln() / 2.0).abs() < 1e-5);
+        let offsets = class_offsets(&classes, 3, 1.0);
+        assert!(offsets.iter().sum::<f32>().abs() < 1e-5, "{offsets:?}");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::dataset::{self, Dataset, Earlier, GroupBy, Percentages, Split};
 use crate::evaluate::{self, Comparison};
 use crate::features::{self, Bottlenecks, Store};
 use crate::fine_tune::{self, Request, Stage};
-use crate::head::{self, Rows};
+use crate::head::{self, Head, Rows};
 use crate::metrics;
 use crate::progress::Progress;
 use crate::report::{Report, Seconds};
@@ -161,11 +161,19 @@ pub fn train(mut options: Options, progress: &Progress) -> Result<Outcome> {
     )?;
 
     let clock = Instant::now();
-    let (head, choice) = head::train(
-        &rows(&features, &dataset, Split::Train),
-        &rows(&features, &dataset, Split::Validation),
-        dataset.labels.len(),
-    )?;
+    let train = rows(&features, &dataset, Split::Train);
+    let validation = rows(&features, &dataset, Split::Validation);
+    let (mut head, choice) = head::train(&train, &validation, dataset.labels.len())?;
+    if options.fine_tuning.recipe == Recipe::Head {
+        head = adjusted(
+            &head,
+            &choice,
+            &train.classes,
+            &dataset,
+            &backbone,
+            &mut options,
+        )?;
+    }
     seconds.head = clock.elapsed().as_secs_f64();
     choice.record(&mut options.settings);
     run.write(names::HEAD, &head.to_safetensors()?)?;
@@ -183,8 +191,8 @@ pub fn train(mut options: Options, progress: &Progress) -> Result<Outcome> {
             None,
         )
     } else {
-        let train_logits = head.logits(&rows(&features, &dataset, Split::Train).bottlenecks)?;
-        drop(features);
+        let train_logits = head.logits(&train.bottlenecks)?;
+        drop((features, train, validation));
         let stage = Stage {
             train_logits: &train_logits,
             dataset: &dataset,
@@ -302,6 +310,31 @@ fn rows(features: &Bottlenecks, dataset: &Dataset, side: Split) -> Rows {
         bottlenecks: features.pick(&indices),
         classes: dataset.classes(&indices),
     }
+}
+
+/// The head for labels that are as frequent as each other, as far as the plan wants it.
+fn adjusted(
+    head: &Head,
+    choice: &head::Choice,
+    classes: &[usize],
+    dataset: &Dataset,
+    backbone: &Backbone,
+    options: &mut Options,
+) -> Result<Head> {
+    let plan = &options.fine_tuning;
+    let (plan, why) = plan.plan(dataset, backbone.input_size)?;
+    let name = "logit_adjustment";
+    let why = why.iter().find(|(of, _)| *of == name);
+    let (why, by) = why.map_or(("", ChosenBy::Default), |(_, why)| (why, ChosenBy::Graft));
+    options.settings.set(name, plan.logit_adjustment, by, why);
+    // Weighted by the inverse root of the frequencies it has seen their root.
+    let seen = if choice.balanced { 0.5 } else { 1.0 };
+    let strength = plan.logit_adjustment * seen;
+    head.adjusted(&head::class_offsets(
+        classes,
+        dataset.labels.len(),
+        strength,
+    ))
 }
 
 /// Computes or reads the bottlenecks; photos that don't decode leave the dataset.

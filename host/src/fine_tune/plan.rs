@@ -14,6 +14,8 @@ use crate::settings::{ChosenBy, Settings};
 
 /// Below so many training photos the statistics of a batch are noise.
 const FEW_PHOTOS: usize = 500;
+/// The largest class is so many times the smallest, or the logits stay as they are.
+const UNEVEN: usize = 20;
 /// Steps that a fine-tuning takes at least, so that few photos are seen often enough.
 const LEAST_STEPS: usize = 150;
 
@@ -68,6 +70,9 @@ pub struct Plan {
     pub cutmix: f64,
     /// Power of a class's size that its share of the photos follows: 1 as they are, 0 all classes alike.
     pub frequency_power: f64,
+    /// How far the logits are moved against the labels' frequencies at the end: 0 not at all, 1 as if all were equally
+    /// frequent.
+    pub logit_adjustment: f64,
     /// Epochs without a better validation after which training ends.
     pub patience: usize,
 }
@@ -113,6 +118,14 @@ impl Plan {
                 format!("with fewer than {FEW_PHOTOS} photos a batch's statistics are noise"),
             ));
         }
+        let uneven = from.largest_class > UNEVEN * from.smallest_class;
+        if uneven {
+            let (least, most) = (from.smallest_class, from.largest_class);
+            why.push((
+                "logit_adjustment",
+                format!("labels of {least} to {most} photos: the rarest would hardly be named"),
+            ));
+        }
         let plan = Plan {
             epochs,
             small_share: small,
@@ -145,11 +158,8 @@ impl Plan {
             mixing: if best { 0.3 } else { 0.0 },
             mixup: if best { 0.2 } else { 0.0 },
             cutmix: if best { 1.0 } else { 0.0 },
-            frequency_power: if from.largest_class > 20 * from.smallest_class {
-                0.3
-            } else {
-                1.0
-            },
+            frequency_power: 1.0,
+            logit_adjustment: if uneven { 1.0 } else { 0.0 },
             patience: epochs.div_ceil(2),
         };
         (plan, why)
@@ -197,6 +207,7 @@ impl Plan {
             ("dropout", self.dropout, 0.0, 0.9),
             ("ema", self.ema, 0.0, 1.0),
             ("frozen", self.frozen, 0.0, 1.0),
+            ("logit_adjustment", self.logit_adjustment, 0.0, 2.0),
         ];
         for (name, value, least, most) in ranges {
             if !(least..=most).contains(&value) {

@@ -14,10 +14,10 @@ use crate::backbone::Backbone;
 use crate::cli::Recipe;
 use crate::dataset::{Dataset, Split};
 use crate::features::Item;
-use crate::head::Head;
+use crate::head::{Head, class_offsets};
 use crate::interrupt;
 use crate::memory;
-use crate::nn::{Graph, Tape, Weights, write_lists};
+use crate::nn::{Graph, Linear, Op, Tape, Weights, write_lists};
 use crate::pictures::loader::Settings as LoaderSettings;
 use crate::pictures::sheet::sheet;
 use crate::pictures::store::DEFAULT_MEMORY;
@@ -73,6 +73,31 @@ impl Request {
         self.change(&mut Plan::choose(self.recipe, anything).0, 1)
     }
 
+    /// The plan for a dataset and an input of so many pixels, and why its values are what they are.
+    ///
+    /// # Errors
+    /// A setting that does not exist, or a value that it can't have.
+    pub fn plan(
+        &self,
+        dataset: &Dataset,
+        input_size: usize,
+    ) -> Result<(Plan, Vec<(&'static str, String)>)> {
+        let mut counts = vec![0; dataset.labels.len()];
+        let train = dataset.indices(Split::Train);
+        for class in dataset.classes(&train) {
+            counts[class] += 1;
+        }
+        let circumstances = Circumstances {
+            photos: train.len(),
+            smallest_class: counts.iter().copied().min().unwrap_or(0),
+            largest_class: counts.iter().copied().max().unwrap_or(0),
+            input_size,
+        };
+        let (mut plan, why) = Plan::choose(self.recipe, circumstances);
+        self.change(&mut plan, circumstances.photos)?;
+        Ok((plan, why))
+    }
+
     /// Puts what the user gave into `plan`, for so many photos to train on.
     fn change(&self, plan: &mut Plan, photos: usize) -> Result<()> {
         for (name, value) in &self.given {
@@ -125,7 +150,7 @@ impl Stage<'_> {
     ) -> Result<Outcome> {
         let start = Instant::now();
         let checkpoint = run.path(names::FINE_TUNING);
-        let (mut plan, mut why) = self.plan()?;
+        let (mut plan, mut why) = self.request.plan(self.dataset, self.backbone.input_size)?;
         let recorded =
             if self.request.resume && checkpoint.is_file() {
                 let path = run.path(names::SETTINGS);
@@ -196,13 +221,16 @@ impl Stage<'_> {
         progress.say(&format!("{chosen}, on {on}"));
 
         let mut summaries = self.summaries(&job)?;
-        let outcome = super::run(&job, resumed, progress, &mut |epoch, weights| {
+        let mut outcome = super::run(&job, resumed, progress, &mut |epoch, weights| {
             if let Some(summaries) = &mut summaries {
                 summarise(summaries, epoch, weights)?;
             }
             run.event(&json!({"event": "epoch", "at": epoch}))
         })?;
-        if let Outcome::Finished(tuned) = &outcome {
+        if let Outcome::Finished(tuned) = &mut outcome {
+            // Of the frequencies that the network saw.
+            let strength = chosen.logit_adjustment * chosen.frequency_power;
+            tuned.adjust(&class_offsets(&self.train_classes(), job.classes, strength))?;
             let weights = Weights::of(&tuned.graph)?;
             run.write(names::WEIGHTS, &write_lists(weights.lists(), None)?)?;
         }
@@ -249,6 +277,10 @@ impl Stage<'_> {
         )
     }
 
+    fn train_classes(&self) -> Vec<usize> {
+        self.dataset.classes(&self.dataset.indices(Split::Train))
+    }
+
     fn normalisation(&self) -> Normalisation {
         Normalisation {
             mean: self.backbone.spec.mean,
@@ -261,7 +293,7 @@ impl Stage<'_> {
     fn softened(&self, label_smoothing: f64) -> Result<Head> {
         let classes = self.dataset.labels.len();
         let spread = (label_smoothing / classes as f64) as f32;
-        let truths = self.dataset.classes(&self.dataset.indices(Split::Train));
+        let truths = self.train_classes();
         let loss = |scale: f64| -> f64 {
             let rows = self.train_logits.chunks(ROWS_AT_ONCE);
             let losses = rows.zip(truths.chunks(ROWS_AT_ONCE)).map(|(rows, truths)| {
@@ -292,23 +324,6 @@ impl Stage<'_> {
             })
         };
         scaled().context("scaling the head")
-    }
-
-    fn plan(&self) -> Result<(Plan, Vec<(&'static str, String)>)> {
-        let mut counts = vec![0; self.dataset.labels.len()];
-        let train = self.dataset.indices(Split::Train);
-        for class in self.dataset.classes(&train) {
-            counts[class] += 1;
-        }
-        let circumstances = Circumstances {
-            photos: train.len(),
-            smallest_class: counts.iter().copied().min().unwrap_or(0),
-            largest_class: counts.iter().copied().max().unwrap_or(0),
-            input_size: self.backbone.input_size,
-        };
-        let (mut plan, why) = Plan::choose(self.request.recipe, circumstances);
-        self.request.change(&mut plan, circumstances.photos)?;
-        Ok((plan, why))
     }
 
     /// Refuses settings that are not those the run began with.
@@ -510,16 +525,11 @@ impl Tuned {
     /// When its last node is no linear layer.
     pub fn split(&self, backbone: &Backbone) -> Result<(Backbone, Head)> {
         let mut graph = self.graph.clone();
-        let crate::nn::Op::Linear(linear) = graph.nodes.pop().context("a graph without nodes")?.op
-        else {
-            return Err(Error::new(
-                "the last node of a classifier is a linear layer",
-            ));
-        };
         let head = Head {
-            weight: linear.weight,
-            bias: linear.bias,
+            weight: linear(&mut graph)?.weight.clone(),
+            bias: linear(&mut graph)?.bias.clone(),
         };
+        graph.nodes.pop();
         let backbone = Backbone {
             graph,
             ..backbone.clone()
@@ -527,10 +537,28 @@ impl Tuned {
         Ok((backbone, head))
     }
 
+    /// Takes `offsets` off the logits.
+    fn adjust(&mut self, offsets: &[f32]) -> Result<()> {
+        let head = linear(&mut self.graph)?;
+        let (weight, bias) = (head.weight.clone(), head.bias.clone());
+        head.bias = Head { weight, bias }.adjusted(offsets)?.bias;
+        Ok(())
+    }
+
     /// Records how it ended.
     pub fn record(&self, settings: &mut Settings) {
         let why = "best on the validation photos";
         let epoch = self.best.map_or(self.epochs, |best| best.1);
         settings.set("best_epoch", epoch, ChosenBy::Graft, why);
+    }
+}
+
+/// The head of a classifier's graph.
+fn linear(graph: &mut Graph) -> Result<&mut Linear> {
+    match graph.nodes.last_mut().map(|node| &mut node.op) {
+        Some(Op::Linear(linear)) => Ok(linear),
+        _ => Err(Error::new(
+            "the last node of a classifier is a linear layer",
+        )),
     }
 }
