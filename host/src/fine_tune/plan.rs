@@ -12,8 +12,8 @@ use crate::nn::BatchStatistics;
 use crate::pictures::Augmentation;
 use crate::settings::{ChosenBy, Settings};
 
-/// Below so many training photos the statistics of a batch are noise.
-const FEW_PHOTOS: usize = 500;
+/// Below so many training photos a network learns its own statistics worse than it already knows them.
+pub(super) const FEW_PHOTOS: usize = 1500;
 /// The largest class is so many times the smallest, or the logits stay as they are.
 const UNEVEN: usize = 20;
 /// Steps that a fine-tuning takes at least, so that few photos are seen often enough.
@@ -115,7 +115,7 @@ impl Plan {
         if few {
             why.push((
                 "batch_norm",
-                format!("with fewer than {FEW_PHOTOS} photos a batch's statistics are noise"),
+                format!("fewer than {FEW_PHOTOS} photos: too few to learn statistics anew"),
             ));
         }
         let uneven = from.largest_class > UNEVEN * from.smallest_class;

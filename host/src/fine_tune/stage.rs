@@ -8,7 +8,7 @@ use graft_shared::error::{Context, Error, Result};
 use graft_shared::preprocess::Preprocess;
 use serde_json::json;
 
-use super::plan::{Circumstances, Plan};
+use super::plan::{Circumstances, FEW_PHOTOS, Plan};
 use super::{Device, Epoch, Job, Outcome, Tuned, loss, range_test};
 use crate::backbone::Backbone;
 use crate::cli::Recipe;
@@ -401,7 +401,8 @@ impl Stage<'_> {
             .time_budget
             .filter(|_| !self.request.gives("epochs"));
         // A test of few photos would be most of their training.
-        let test = !self.request.gives("learning_rate") && steps >= range_test::STEPS;
+        let few = self.train_classes().len() < FEW_PHOTOS || steps < range_test::STEPS;
+        let test = !few && !self.request.gives("learning_rate");
         if !test && budget.is_none() {
             return Ok(());
         }
