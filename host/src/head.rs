@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use crate::features::{Bottlenecks, TILE};
 use crate::lbfgs::{Tolerance, minimize};
-use crate::metrics::{macro_recall, top1};
+use crate::metrics::{macro_recall, temperature, top1};
 use crate::settings::{ChosenBy, Settings};
 
 /// Inverse penalties: the weight of the summed loss against half the squared weights.
@@ -160,16 +160,31 @@ impl fmt::Display for Choice {
     }
 }
 
-/// `strength` times the logarithm of each class's share, less their mean. Logits without it are those of classes that are
-/// equally frequent, where `strength` is 1 (Menon et al. 2021, "Long-tail learning via logit adjustment", section 4.1).
+/// What to take off each class's logits, so that they are those of classes that are equally frequent where `strength` is 1:
+/// the logarithm of its share in `classes`, less the mean of these, in the scale of the logits (Menon et al. 2021,
+/// "Long-tail learning via logit adjustment", section 4.1).
+///
+/// That scale is the temperature at which the logits of photos of known classes, the `validation`, are probabilities;
+/// without such photos it is unknown and nothing is taken off.
 #[must_use]
-pub fn class_offsets(classes: &[usize], count: usize, strength: f64) -> Vec<f32> {
+pub fn class_offsets(
+    classes: &[usize],
+    count: usize,
+    strength: f64,
+    validation: (&[Vec<f32>], &[usize]),
+) -> Vec<f32> {
+    let (logits, truths) = validation;
+    if truths.is_empty() {
+        return vec![0.0; count];
+    }
+    // Few photos may ask for any temperature; logits seldom promise too much.
+    let scale = strength * f64::from(temperature(logits, truths).min(1.0));
     let mut counts = vec![0usize; count];
     classes.iter().for_each(|&class| counts[class] += 1);
     let logarithms = counts.iter().map(|&count| (count.max(1) as f64).ln());
     let mean = logarithms.clone().sum::<f64>() / count.max(1) as f64;
     logarithms
-        .map(|logarithm| (strength * (logarithm - mean)) as f32)
+        .map(|logarithm| (scale * (logarithm - mean)) as f32)
         .collect()
 }
 
@@ -580,13 +595,21 @@ mod tests {
 
     #[test]
     fn a_rare_class_is_named_after_adjustment() {
-        // Two classes, 1 to 99, whose photos do not differ: the odds are the frequencies, and even without them.
+        // Two classes, 1 to 99, whose photos do not differ: the odds are the frequencies, and even without them, in
+        // whatever scale the logits are.
         let classes: Vec<usize> = (0..100).map(|i| usize::from(i > 0)).collect();
-        let odds = |offsets: &[f32]| (0.99f32 / 0.01).ln() - (offsets[1] - offsets[0]);
-        assert!(odds(&class_offsets(&classes, 2, 1.0)).abs() < 1e-5);
-        assert!((odds(&class_offsets(&classes, 2, 0.5)) - 99f32.ln() / 2.0).abs() < 1e-5);
-        let offsets = class_offsets(&classes, 3, 1.0);
-        assert!(offsets.iter().sum::<f32>().abs() < 1e-5, "{offsets:?}");
+        for scale in [0.25, 0.5, 1.0] {
+            let logits = vec![vec![0.0, scale * 99f32.ln()]; 100];
+            let odds = |strength| {
+                let offsets = class_offsets(&classes, 2, strength, (&logits, &classes));
+                assert!(offsets.iter().sum::<f32>().abs() < 1e-5, "{offsets:?}");
+                99f32.ln() - (offsets[1] - offsets[0]) / scale
+            };
+            assert!(odds(1.0).abs() < 0.05, "{}", odds(1.0));
+            let half = 99f32.ln() / 2.0;
+            assert!((odds(0.5) - half).abs() < 0.05, "{}", odds(0.5));
+        }
+        assert_eq!(class_offsets(&classes, 2, 1.0, (&[], &[])), [0.0, 0.0]);
     }
 
     #[test]

@@ -165,14 +165,8 @@ pub fn train(mut options: Options, progress: &Progress) -> Result<Outcome> {
     let validation = rows(&features, &dataset, Split::Validation);
     let (mut head, choice) = head::train(&train, &validation, dataset.labels.len())?;
     if options.fine_tuning.recipe == Recipe::Head {
-        head = adjusted(
-            &head,
-            &choice,
-            &train.classes,
-            &dataset,
-            &backbone,
-            &mut options,
-        )?;
+        let rows = (&train, &validation);
+        head = adjusted(&head, &choice, rows, &dataset, &backbone, &mut options)?;
     }
     seconds.head = clock.elapsed().as_secs_f64();
     choice.record(&mut options.settings);
@@ -316,24 +310,25 @@ fn rows(features: &Bottlenecks, dataset: &Dataset, side: Split) -> Rows {
 fn adjusted(
     head: &Head,
     choice: &head::Choice,
-    classes: &[usize],
+    (train, validation): (&Rows, &Rows),
     dataset: &Dataset,
     backbone: &Backbone,
     options: &mut Options,
 ) -> Result<Head> {
-    let plan = &options.fine_tuning;
-    let (plan, why) = plan.plan(dataset, backbone.input_size)?;
+    let (plan, why) = options.fine_tuning.plan(dataset, backbone.input_size)?;
     let name = "logit_adjustment";
     let why = why.iter().find(|(of, _)| *of == name);
     let (why, by) = why.map_or(("", ChosenBy::Default), |(_, why)| (why, ChosenBy::Graft));
-    options.settings.set(name, plan.logit_adjustment, by, why);
+    let settings = &mut options.settings;
+    settings.set(name, plan.logit_adjustment, by, why);
     // Weighted by the inverse root of the frequencies it has seen their root.
     let seen = if choice.balanced { 0.5 } else { 1.0 };
-    let strength = plan.logit_adjustment * seen;
+    let logits = head.logits(&validation.bottlenecks)?;
     head.adjusted(&head::class_offsets(
-        classes,
+        &train.classes,
         dataset.labels.len(),
-        strength,
+        plan.logit_adjustment * seen,
+        (&logits, &validation.classes),
     ))
 }
 

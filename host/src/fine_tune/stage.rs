@@ -230,7 +230,18 @@ impl Stage<'_> {
         if let Outcome::Finished(tuned) = &mut outcome {
             // Of the frequencies that the network saw.
             let strength = chosen.logit_adjustment * chosen.frequency_power;
-            tuned.adjust(&class_offsets(&self.train_classes(), job.classes, strength))?;
+            if strength > 0.0 {
+                let logits = super::logits(
+                    &tuned.graph,
+                    &validation.pictures,
+                    &normalisation,
+                    self.backbone.input_size,
+                )?;
+                let validation = (&logits[..], &validation.classes[..]);
+                let offsets =
+                    class_offsets(&self.train_classes(), job.classes, strength, validation);
+                tuned.adjust(&offsets)?;
+            }
             let weights = Weights::of(&tuned.graph)?;
             run.write(names::WEIGHTS, &write_lists(weights.lists(), None)?)?;
         }
