@@ -158,7 +158,7 @@ impl Plan {
             mixing: if best { 0.3 } else { 0.0 },
             mixup: if best { 0.2 } else { 0.0 },
             cutmix: if best { 1.0 } else { 0.0 },
-            frequency_power: if uneven && !few { 0.3 } else { 1.0 },
+            frequency_power: 1.0,
             logit_adjustment: if uneven { 1.0 } else { 0.0 },
             patience: epochs.div_ceil(2),
         };
