@@ -142,7 +142,7 @@ fn net() -> Graph {
 
 fn plan(optimizer: Rule, learning_rate: f64) -> Plan {
     let circumstances = Circumstances {
-        photos: 1000,
+        photos: 2000,
         smallest_class: 200,
         largest_class: 200,
         input_size: SIZE,

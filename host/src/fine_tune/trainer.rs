@@ -306,7 +306,7 @@ mod tests {
     fn a_gpus_kernels_leave_what_the_processors_leave() {
         let gpu = Device::Cuda(Gpu(cuda::host::machine()));
         let circumstances = Circumstances {
-            photos: 1000,
+            photos: 2000,
             smallest_class: 100,
             largest_class: 100,
             input_size: SIZE,
