@@ -315,12 +315,13 @@ fn adjusted(
     backbone: &Backbone,
     options: &mut Options,
 ) -> Result<Head> {
-    let (plan, why) = options.fine_tuning.plan(dataset, backbone.input_size)?;
-    let name = "logit_adjustment";
-    let why = why.iter().find(|(of, _)| *of == name);
-    let (why, by) = why.map_or(("", ChosenBy::Default), |(_, why)| (why, ChosenBy::Graft));
-    let settings = &mut options.settings;
-    settings.set(name, plan.logit_adjustment, by, why);
+    let request = &options.fine_tuning;
+    let (plan, why) = request.plan(dataset, backbone.input_size)?;
+    let given = |name: &str| request.gives(name);
+    plan.record_one("logit_adjustment", &mut options.settings, &given, &why)?;
+    if plan.logit_adjustment == 0.0 {
+        return Ok(head.clone());
+    }
     // Weighted by the inverse root of the frequencies it has seen their root.
     let seen = if choice.balanced { 0.5 } else { 1.0 };
     let logits = head.logits(&validation.bottlenecks)?;

@@ -229,21 +229,40 @@ impl Plan {
         given: &dyn Fn(&str) -> bool,
         why: &[(&'static str, String)],
     ) -> Result<()> {
-        for (name, value) in self.fields()? {
-            let value = value
-                .as_str()
-                .map_or_else(|| value.to_string(), str::to_owned);
-            let reason = why
-                .iter()
-                .find(|(of, _)| *of == name)
-                .map(|(_, why)| why.as_str());
-            if given(&name) {
-                settings.set(&name, value, ChosenBy::User, "given on the command line");
-            } else if let Some(reason) = reason {
-                settings.set(&name, value, ChosenBy::Graft, reason);
-            } else {
-                settings.set(&name, value, ChosenBy::Default, "of the recipe");
-            }
+        for name in self.fields()?.keys() {
+            self.record_one(name, settings, given, why)?;
+        }
+        Ok(())
+    }
+
+    /// Records the setting `name` alone, as [`Plan::record`] does.
+    ///
+    /// # Errors
+    /// No such setting.
+    pub fn record_one(
+        &self,
+        name: &str,
+        settings: &mut Settings,
+        given: &dyn Fn(&str) -> bool,
+        why: &[(&'static str, String)],
+    ) -> Result<()> {
+        let fields = self.fields()?;
+        let value = fields
+            .get(name)
+            .with_context(|| format!("fine-tuning has no setting `{name}`"))?;
+        let value = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
+        let reason = why
+            .iter()
+            .find(|(of, _)| *of == name)
+            .map(|(_, why)| why.as_str());
+        if given(name) {
+            settings.set(name, value, ChosenBy::User, "given on the command line");
+        } else if let Some(reason) = reason {
+            settings.set(name, value, ChosenBy::Graft, reason);
+        } else {
+            settings.set(name, value, ChosenBy::Default, "of the recipe");
         }
         Ok(())
     }

@@ -111,7 +111,7 @@ impl Request {
     }
 
     /// Whether the user gave the setting `name`.
-    fn gives(&self, name: &str) -> bool {
+    pub(crate) fn gives(&self, name: &str) -> bool {
         let steps = name == "epochs" && self.steps.is_some();
         steps || self.given.iter().any(|(given, _)| given == name)
     }
@@ -305,27 +305,25 @@ impl Stage<'_> {
         let classes = self.dataset.labels.len();
         let spread = (label_smoothing / classes as f64) as f32;
         let truths = self.train_classes();
-        let loss = |scale: f64| -> f64 {
-            let rows = self.train_logits.chunks(ROWS_AT_ONCE);
-            let losses = rows.zip(truths.chunks(ROWS_AT_ONCE)).map(|(rows, truths)| {
-                let logits: Vec<f32> = rows
-                    .iter()
-                    .flatten()
-                    .map(|logit| logit * scale as f32)
-                    .collect();
-                let mut targets = vec![spread; logits.len()];
-                for (row, &class) in targets.chunks_exact_mut(classes).zip(truths) {
-                    row[class] += 1.0 - label_smoothing as f32;
-                }
-                let mut gradient = vec![0.0; logits.len()];
-                let mean = loss::cross_entropy(&logits, &targets, classes, &mut gradient);
-                mean * truths.len() as f64
-            });
-            losses.sum()
-        };
-        let scales = (0..=SOFTEST).map(|step| 0.9_f64.powi(step));
+        let mut scales: Vec<(f64, f64)> = (0..=SOFTEST)
+            .map(|step| (0.9_f64.powi(step), 0.0))
+            .collect();
+        let rows = self.train_logits.chunks(ROWS_AT_ONCE);
+        for (rows, truths) in rows.zip(truths.chunks(ROWS_AT_ONCE)) {
+            let logits = rows.concat();
+            let mut targets = vec![spread; logits.len()];
+            for (row, &class) in targets.chunks_exact_mut(classes).zip(truths) {
+                row[class] += 1.0 - label_smoothing as f32;
+            }
+            let mut gradient = vec![0.0; logits.len()];
+            for (scale, sum) in &mut scales {
+                let scaled: Vec<f32> = logits.iter().map(|logit| logit * *scale as f32).collect();
+                let mean = loss::cross_entropy(&scaled, &targets, classes, &mut gradient);
+                *sum += mean * truths.len() as f64;
+            }
+        }
         let (scale, _) = scales
-            .map(|scale| (scale, loss(scale)))
+            .into_iter()
             .min_by(|one, other| one.1.total_cmp(&other.1))
             .unwrap_or((1.0, 0.0));
         let scaled = || -> candle_core::Result<Head> {
